@@ -1,0 +1,481 @@
+/* A small load generator for HTTP over a unix socket or TCP: N keep-alive connections that ask and ask again, or M subscribers of
+ * an event stream that count what arrives.  Prints one JSON line.  It is no HTTP client: it understands what a well-behaved server
+ * sends, and counts everything else as a failure.
+ *
+ *   http_load --unix PATH --path /v1/tasks --method POST --body '{"name":"b-{n}"}' --header 'Idempotency-Key: b-{n}' -c 64 -s 5
+ *   http_load --tcp 127.0.0.1:8080 --path /v1/events --subscribe -c 1000 -s 5
+ *
+ * {n} in path, header and body is a number that no other request of the run has (it starts at --first). */
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/opt.h"
+#include "base/str.h"
+#include "base/strbuf.h"
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CONNECTIONS_MAX 20000
+#define THREADS_MAX 16
+#define SECONDS_MAX 3600
+#define BODY_MAX ((size_t)16 << 20)
+#define REPLY_MAX ((size_t)64 << 20)
+#define READ_BYTES ((size_t)64 << 10)
+#define EVENTS_AT_ONCE 256
+#define TICK_MS 50
+#define SAMPLE_EVERY 16 /* of a subscriber's events, one has its latency measured */
+
+enum { OPT_UNIX, OPT_TCP, OPT_PATH, OPT_METHOD, OPT_BODY, OPT_BODY_FILE, OPT_HEADER, OPT_CONNECTIONS, OPT_THREADS, OPT_SECONDS, OPT_FIRST, OPT_SUBSCRIBE, OPT_COUNT };
+
+static const struct opt options[] = {
+	[OPT_UNIX] = { "unix", 0, OPT_STRING, "PATH", "unix socket of the server" },
+	[OPT_TCP] = { "tcp", 0, OPT_STRING, "HOST:PORT", "address of the server" },
+	[OPT_PATH] = { "path", 'p', OPT_STRING, "PATH", "what to ask for" },
+	[OPT_METHOD] = { "method", 'X', OPT_STRING, "METHOD", "GET unless said otherwise" },
+	[OPT_BODY] = { "body", 'd', OPT_STRING, "TEXT", "JSON body" },
+	[OPT_BODY_FILE] = { "body-file", 0, OPT_STRING, "FILE", "JSON body from a file" },
+	[OPT_HEADER] = { "header", 'H', OPT_LIST, "LINE", "one more header" },
+	[OPT_CONNECTIONS] = { "connections", 'c', OPT_INT, "N", "at once (64)" },
+	[OPT_THREADS] = { "threads", 't', OPT_INT, "N", "of the generator (1)" },
+	[OPT_SECONDS] = { "seconds", 's', OPT_INT, "N", "how long (5)" },
+	[OPT_FIRST] = { "first", 0, OPT_INT, "N", "first value of {n} (1)" },
+	[OPT_SUBSCRIBE] = { "subscribe", 0, OPT_FLAG, NULL, "follow an event stream and count its lines" },
+	[OPT_COUNT] = { .name = NULL },
+};
+
+/* Log-linear histogram of microseconds: 64 steps per power of two, so within 1.6 %. */
+#define STEPS 64
+#define POWERS 32
+struct histogram { uint64_t count[POWERS][STEPS], n; };
+
+struct load {
+	struct sockaddr_storage address;
+	socklen_t address_len;
+	struct strbuf request; /* with {n} in it */
+	bool has_counter, subscribe;
+	int connections, threads;
+	int64_t seconds;
+	atomic_uint_fast64_t counter;
+	atomic_bool stop;
+};
+
+struct connection {
+	int fd;
+	struct strbuf out, in;
+	size_t sent;
+	int64_t began_us;
+	bool head_seen;
+	size_t partial; /* subscriber: bytes of the unfinished line in `in` */
+	uint64_t lines;
+};
+
+struct worker {
+	struct load *load;
+	pthread_t thread;
+	int epoll;
+	struct connection *connections;
+	int n;
+	struct histogram latency, first;
+	uint64_t done, failed, lines, least_lines;
+	char *buf;
+};
+
+static void histogram_add(struct histogram *h, int64_t us)
+{
+	uint64_t v = us < 0 ? 0 : (uint64_t)us;
+	int power = v < STEPS ? 0 : 63 - __builtin_clzll(v) - 5;
+	if (power >= POWERS)
+		power = POWERS - 1;
+	uint64_t step = power ? (v >> power) : v;
+	h->count[power][step < STEPS ? step : STEPS - 1]++;
+	h->n++;
+}
+
+static void histogram_merge(struct histogram *to, const struct histogram *from)
+{
+	for (int p = 0; p < POWERS; p++)
+		for (int s = 0; s < STEPS; s++)
+			to->count[p][s] += from->count[p][s];
+	to->n += from->n;
+}
+
+static double histogram_ms(const struct histogram *h, double share)
+{
+	uint64_t left = (uint64_t)((double)h->n * share);
+	for (int p = 0; p < POWERS; p++)
+		for (uint64_t s = 0; s < STEPS; s++) {
+			if (left < h->count[p][s])
+				return (double)(s << p) / 1000.0;
+			left -= h->count[p][s];
+		}
+	return 0;
+}
+
+static void request_fill(struct load *l, struct strbuf *out)
+{
+	strbuf_reset(out);
+	if (!l->has_counter) {
+		strbuf_add(out, l->request.data, l->request.len);
+		return;
+	}
+	unsigned long long n = (unsigned long long)atomic_fetch_add(&l->counter, 1);
+	const char *at = l->request.data, *next;
+	while ((next = strstr(at, "{n}"))) {
+		strbuf_add(out, at, (size_t)(next - at));
+		strbuf_addf(out, "%012llu", n); /* of one width, so that Content-Length is known */
+		at = next + 3;
+	}
+	strbuf_adds(out, at);
+}
+
+static int dial(const struct load *l)
+{
+	int one = 1;
+	AUTO_CLOSE int fd = socket(l->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&l->address, l->address_len))
+		return -1;
+	if (l->address.ss_family != AF_UNIX)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	return TAKE_FD(fd);
+}
+
+static void connection_send(struct connection *c)
+{
+	while (c->sent < c->out.len) {
+		ssize_t n = send(c->fd, c->out.data + c->sent, c->out.len - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n <= 0)
+			return;
+		c->sent += (size_t)n;
+	}
+}
+
+static void connection_ask(struct worker *w, struct connection *c)
+{
+	request_fill(w->load, &c->out);
+	c->sent = 0;
+	c->head_seen = false;
+	strbuf_reset(&c->in);
+	c->began_us = clock_mono_us();
+	connection_send(c);
+}
+
+static bool connection_open(struct worker *w, struct connection *c)
+{
+	c->fd = dial(w->load);
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = c };
+	if (c->fd < 0 || epoll_ctl(w->epoll, EPOLL_CTL_ADD, c->fd, &ev))
+		return false;
+	connection_ask(w, c);
+	return true;
+}
+
+static void connection_close(struct connection *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+}
+
+static void connection_fail(struct worker *w, struct connection *c)
+{
+	if (w->failed++ == 0)
+		fprintf(stderr, "http_load: first failure: %.300s\n", c->in.len ? c->in.data : strerror(errno));
+	connection_close(c);
+	if (!w->load->subscribe && !atomic_load(&w->load->stop))
+		(void)connection_open(w, c);
+}
+
+/* Bytes of the whole reply, 0 while it is not known or not all here. */
+static size_t reply_len(const struct strbuf *in)
+{
+	const char *end = in->len ? strstr(in->data, "\r\n\r\n") : NULL;
+	if (!end)
+		return 0;
+	size_t head = (size_t)(end - in->data) + 4;
+	const char *length = strcasestr(in->data, "\r\nContent-Length:");
+	if (length && length < end)
+		return in->len >= head + strtoul(length + 17, NULL, 10) ? head + strtoul(length + 17, NULL, 10) : 0;
+	return in->len >= head + 5 && memcmp(in->data + in->len - 5, "0\r\n\r\n", 5) == 0 ? in->len : 0;
+}
+
+static bool reply_take(struct worker *w, struct connection *c)
+{
+	if (!reply_len(&c->in))
+		return true;
+	bool good = c->in.len > 12 && c->in.data[9] == '2';
+	if (!good)
+		return false;
+	histogram_add(&w->latency, clock_mono_us() - c->began_us);
+	w->done++;
+	if (!atomic_load_explicit(&w->load->stop, memory_order_relaxed))
+		connection_ask(w, c);
+	return true;
+}
+
+/* The event's own time, "at":"2026-11-20T10:11:12.123Z", against ours. */
+static void line_measure(struct worker *w, const char *line, size_t len)
+{
+	const char *at = memmem(line, len, "\"at\":\"", 6);
+	if (!at || len - (size_t)(at - line) < 6 + RFC3339_SIZE - 1)
+		return;
+	char when[RFC3339_SIZE];
+	memcpy(when, at + 6, RFC3339_SIZE - 1);
+	when[RFC3339_SIZE - 1] = '\0';
+	int64_t then_ms = clock_parse_rfc3339(when);
+	if (then_ms >= 0)
+		histogram_add(&w->latency, (clock_wall_ms() - then_ms) * 1000);
+}
+
+static void line_count(struct worker *w, struct connection *c, const char *line, size_t len)
+{
+	bool event = len > 5 && (memcmp(line, "data:", 5) == 0 || line[0] == '{');
+	if (!event)
+		return;
+	if (c->lines++ == 0)
+		histogram_add(&w->first, clock_mono_us() - c->began_us);
+	w->lines++;
+	if (c->lines % SAMPLE_EVERY == 1)
+		line_measure(w, line, len);
+}
+
+static bool subscriber_take(struct worker *w, struct connection *c)
+{
+	if (!c->head_seen) {
+		const char *end = c->in.len ? strstr(c->in.data, "\r\n\r\n") : NULL;
+		if (!end)
+			return true;
+		if (c->in.len < 12 || c->in.data[9] != '2')
+			return false;
+		c->head_seen = true;
+		strbuf_cut(&c->in, (size_t)(end - c->in.data) + 4);
+	}
+	const char *at = strbuf_str(&c->in), *all_end = at + c->in.len, *end;
+	while ((end = memchr(at, '\n', (size_t)(all_end - at)))) {
+		line_count(w, c, at, (size_t)(end - at));
+		at = end + 1;
+	}
+	strbuf_cut(&c->in, (size_t)(at - strbuf_str(&c->in)));
+	return true;
+}
+
+static void connection_read(struct worker *w, struct connection *c)
+{
+	for (;;) {
+		ssize_t n = recv(c->fd, w->buf, READ_BYTES, MSG_DONTWAIT);
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n > 0)
+			strbuf_add(&c->in, w->buf, (size_t)n);
+		bool good = n > 0 && !c->in.over && (w->load->subscribe ? subscriber_take(w, c) : reply_take(w, c));
+		if (good)
+			continue;
+		if (n == 0 && atomic_load(&w->load->stop))
+			connection_close(c);
+		else
+			connection_fail(w, c);
+		return;
+	}
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct epoll_event events[EVENTS_AT_ONCE];
+	for (int i = 0; i < w->n; i++)
+		if (!connection_open(w, &w->connections[i]))
+			connection_fail(w, &w->connections[i]);
+	while (!atomic_load_explicit(&w->load->stop, memory_order_relaxed)) {
+		int n = epoll_wait(w->epoll, events, EVENTS_AT_ONCE, TICK_MS);
+		for (int i = 0; i < n; i++) {
+			struct connection *c = events[i].data.ptr;
+			if (c->fd >= 0 && c->sent < c->out.len)
+				connection_send(c);
+			if (c->fd >= 0 && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+				connection_read(w, c);
+		}
+	}
+	w->least_lines = UINT64_MAX;
+	for (int i = 0; i < w->n; i++) {
+		struct connection *c = &w->connections[i];
+		if (c->lines < w->least_lines)
+			w->least_lines = c->lines;
+		connection_close(c);
+		strbuf_release(&c->in);
+		strbuf_release(&c->out);
+	}
+	return NULL;
+}
+
+static void worker_init(struct worker *w, struct load *l, int n)
+{
+	w->load = l;
+	w->n = n;
+	w->epoll = epoll_create1(EPOLL_CLOEXEC);
+	w->connections = mem_alloc((size_t)n * sizeof(*w->connections));
+	w->buf = mem_alloc(READ_BYTES);
+	for (int i = 0; i < n; i++) {
+		w->connections[i].fd = -1;
+		w->connections[i].in.max = REPLY_MAX;
+	}
+}
+
+static void report(const struct load *l, const struct worker *workers, double took_s)
+{
+	struct worker *sum = NEW(struct worker);
+	sum->least_lines = UINT64_MAX;
+	for (int i = 0; i < l->threads; i++) {
+		const struct worker *w = &workers[i];
+		histogram_merge(&sum->latency, &w->latency);
+		histogram_merge(&sum->first, &w->first);
+		sum->done += w->done;
+		sum->failed += w->failed;
+		sum->lines += w->lines;
+		if (w->least_lines < sum->least_lines)
+			sum->least_lines = w->least_lines;
+	}
+	printf("{\"connections\":%d,\"seconds\":%.2f,\"failed\":%llu,", l->connections, took_s, (unsigned long long)sum->failed);
+	if (l->subscribe)
+		printf("\"deliveries\":%llu,\"per_s\":%.0f,\"least\":%llu,\"first_p99_ms\":%.2f,", (unsigned long long)sum->lines, (double)sum->lines / took_s,
+			(unsigned long long)sum->least_lines, histogram_ms(&sum->first, 0.99));
+	else
+		printf("\"requests\":%llu,\"per_s\":%.0f,", (unsigned long long)sum->done, (double)sum->done / took_s);
+	printf("\"p50_ms\":%.3f,\"p99_ms\":%.3f}\n", histogram_ms(&sum->latency, 0.5), histogram_ms(&sum->latency, 0.99));
+	free(sum);
+}
+
+static void load_run(struct load *l)
+{
+	struct worker *workers = mem_alloc((size_t)l->threads * sizeof(*workers));
+	int64_t from = clock_mono_us();
+	for (int i = 0; i < l->threads; i++) {
+		worker_init(&workers[i], l, l->connections / l->threads + (i < l->connections % l->threads));
+		pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]);
+	}
+	struct timespec left = { .tv_sec = l->seconds };
+	while (nanosleep(&left, &left))
+		;
+	double took_s = (double)(clock_mono_us() - from) / 1e6;
+	atomic_store(&l->stop, true);
+	for (int i = 0; i < l->threads; i++)
+		pthread_join(workers[i].thread, NULL);
+	report(l, workers, took_s);
+	for (int i = 0; i < l->threads; i++) {
+		close(workers[i].epoll);
+		free(workers[i].connections);
+		free(workers[i].buf);
+	}
+	free(workers);
+}
+
+static enum err_code address_unix(struct load *l, const char *path, struct error *e)
+{
+	struct sockaddr_un *a = (struct sockaddr_un *)&l->address;
+	if (strlen(path) >= sizeof(a->sun_path))
+		return error_set(e, ERR_USAGE, "the socket path '%s' is too long", path);
+	a->sun_family = AF_UNIX;
+	memcpy(a->sun_path, path, strlen(path));
+	l->address_len = sizeof(*a);
+	return ERR_OK;
+}
+
+static enum err_code address_tcp(struct load *l, const char *address, struct error *e)
+{
+	const char *colon = strrchr(address, ':');
+	struct addrinfo want = { .ai_socktype = SOCK_STREAM }, *found = NULL;
+	if (!colon)
+		return error_set(e, ERR_USAGE, "'%s' is not HOST:PORT", address);
+	AUTO_FREE char *host = mem_strndup(address, (size_t)(colon - address));
+	int rc = getaddrinfo(host, colon + 1, &want, &found);
+	if (rc)
+		return error_set(e, ERR_USAGE, "'%s': %s", address, gai_strerror(rc));
+	memcpy(&l->address, found->ai_addr, found->ai_addrlen);
+	l->address_len = found->ai_addrlen;
+	freeaddrinfo(found);
+	return ERR_OK;
+}
+
+static size_t filled_len(const char *text)
+{
+	size_t n = strlen(text);
+	for (const char *at = text; (at = strstr(at, "{n}")); at += 3)
+		n += 12 - 3;
+	return n;
+}
+
+static enum err_code request_build(struct load *l, const struct opt_value *v, struct error *e)
+{
+	AUTO_STRBUF struct strbuf body = STRBUF_LIMIT(BODY_MAX);
+	if (v[OPT_BODY].set)
+		strbuf_adds(&body, v[OPT_BODY].text);
+	if (v[OPT_BODY_FILE].set && file_read(v[OPT_BODY_FILE].text, BODY_MAX, &body, e))
+		return e->code;
+	const char *method = v[OPT_METHOD].set ? v[OPT_METHOD].text : body.len ? "POST" : "GET";
+	strbuf_addf(&l->request, "%s %s HTTP/1.1\r\nHost: localhost\r\n", method, v[OPT_PATH].set ? v[OPT_PATH].text : "/");
+	if (l->subscribe)
+		strbuf_adds(&l->request, "Accept: text/event-stream\r\n");
+	for (int i = 0; i < v[OPT_HEADER].list_len; i++)
+		strbuf_addf(&l->request, "%s\r\n", v[OPT_HEADER].list[i]);
+	if (body.len)
+		strbuf_addf(&l->request, "Content-Type: application/json\r\nContent-Length: %zu\r\n", filled_len(body.data));
+	strbuf_addf(&l->request, "\r\n%s", strbuf_str(&body));
+	l->has_counter = strstr(l->request.data, "{n}") != NULL;
+	return ERR_OK;
+}
+
+static enum err_code number(const struct opt_value *v, const char *what, int64_t def, int64_t max, int64_t *ret, struct error *e)
+{
+	*ret = v->set ? v->number : def;
+	return *ret >= 1 && *ret <= max ? ERR_OK : error_set(e, ERR_USAGE, "%s: from 1 to %lld", what, (long long)max);
+}
+
+static enum err_code load_configure(struct load *l, const struct opt_value *v, struct error *e)
+{
+	int64_t connections, threads, first;
+	if (v[OPT_UNIX].set == v[OPT_TCP].set)
+		return error_set(e, ERR_USAGE, "say either --unix or --tcp");
+	if ((v[OPT_UNIX].set ? address_unix(l, v[OPT_UNIX].text, e) : address_tcp(l, v[OPT_TCP].text, e)) ||
+		number(&v[OPT_CONNECTIONS], "--connections", 64, CONNECTIONS_MAX, &connections, e) || number(&v[OPT_THREADS], "--threads", 1, THREADS_MAX, &threads, e) ||
+		number(&v[OPT_SECONDS], "--seconds", 5, SECONDS_MAX, &l->seconds, e) || number(&v[OPT_FIRST], "--first", 1, INT64_MAX, &first, e))
+		return e->code;
+	l->connections = (int)connections;
+	l->threads = (int)(threads < connections ? threads : connections);
+	l->subscribe = v[OPT_SUBSCRIBE].flag;
+	l->counter = (uint_fast64_t)first;
+	return request_build(l, v, e);
+}
+
+int main(int argc, char **argv)
+{
+	struct error e = ERROR_INIT;
+	struct load l = { .request = { .max = BODY_MAX + REPLY_MAX } };
+	struct opt_value *values = mem_alloc(OPT_COUNT * sizeof(*values));
+	AUTO_FREE char **rest = mem_alloc((size_t)argc * sizeof(*rest));
+	int n_rest = 0;
+	struct rlimit files;
+	if (opt_parse(options, argc - 1, argv + 1, values, rest, &n_rest, &e) || load_configure(&l, values, &e)) {
+		fprintf(stderr, "http_load: %s\n", e.text);
+		return 2;
+	}
+	free(values);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	load_run(&l);
+	strbuf_release(&l.request);
+	return 0;
+}

@@ -1,0 +1,46 @@
+/* The inside of the agent socket: what an adapter fills in. Included only in this room. */
+#pragma once
+#include "agent/agent.h"
+
+#define AGENT_PROGRESS_MAX 200
+
+struct agent {
+	const struct agent_backend *backend;
+	struct agent_run run;
+	struct agent_sink sink;
+	bool settled, failed;
+	char *session_id;
+	char *last_message; /* of the assistant */
+	char *error;	    /* the agent's own words when it failed */
+	char *progress;
+	struct strbuf pending; /* output lines not yet made into an event (command) */
+	bool final_file;	/* the adapter's final answer is in a file of the home */
+};
+
+struct agent_backend {
+	const char *name;
+	const char *capabilities; /* space-separated words of: resume gates questions todos steer interrupt usage */
+	/* Fills what is missing in the agent's settings and refuses what cannot work here. Server side, any thread. */
+	enum err_code (*check)(struct js *agent, const char *codex_path, struct error *e);
+	/* Writes into the home what the agent wants to find and says what to start. Runner side. */
+	enum err_code (*prepare)(struct agent *a, struct agent_launch *l, struct error *e);
+	/* One line of its output. */
+	void (*line)(struct agent *a, const char *line, size_t len);
+	/* The lines that were there are through; may be NULL. */
+	void (*batch_end)(struct agent *a);
+	/* After the process is gone: how it went. final and text are filled by the common part when NULL. */
+	void (*finish)(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o);
+};
+
+extern const struct agent_backend agent_codex_exec, agent_command, agent_fake;
+
+void agent_emit(struct agent *a, const char *type, struct js *data_taken);
+void agent_emit_raw(struct agent *a, const char *line, size_t len);
+void agent_set_progress(struct agent *a, const char *text);
+void agent_fail(struct agent *a, const char *text);
+void agent_set_text(struct js *o, const char *key, const char *text); /* cut at AGENT_TEXT_MAX, says how much was cut */
+/* codex exec --json, shared with the fake. */
+void codex_exec_line(struct agent *a, const char *line, size_t len);
+void codex_exec_finish(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o);
+/* Where the native Codex program is; ERR_UNSUPPORTED with how to get it. */
+enum err_code codex_find(const char *configured, char **ret_path, struct error *e);

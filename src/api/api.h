@@ -1,0 +1,58 @@
+/* The HTTP API: one route table (routes.c), one function that decides who may call what (auth.c), one file of handlers per subject. */
+#pragma once
+#include "core/core.h"
+#include "net/server.h"
+
+#define API_WAIT_DEFAULT_S 3600
+#define API_WAIT_MAX_S 86400
+#define API_COMMENT_INTERVAL_MS 15000 /* an SSE comment keeps proxies and readers sure that we are there */
+#define API_COMMANDS_WAIT_MAX_S 30
+
+enum route_flags {
+	ROUTE_USER = 1,	  /* the unix socket's owner, or the bearer token */
+	ROUTE_OPEN = 2,	  /* anybody who can connect: says nothing of anybody's work */
+	ROUTE_RUNNER = 4, /* a runner with its run's token; on the runners' socket only */
+};
+
+struct api {
+	struct core *core;
+	char *token;	/* bearer token of the TCP listener, or NULL */
+	char *tcp_host; /* "127.0.0.1:8080": what Host must say, beside localhost */
+	int tcp_port;
+	int64_t started_ms;
+};
+
+extern const struct http_route api_routes[];	    /* people and programs */
+extern const struct http_route api_runner_routes[]; /* runners, on a socket of their own */
+
+enum err_code api_authorize(struct http_request *r, void *ctx, struct error *e);
+enum err_code api_authorize_runner(struct http_request *r, void *ctx, struct error *e);
+MUST_USE enum err_code api_load_token(const char *data_dir, char **ret, struct error *e);
+const char *api_bearer(const struct http_request *r); /* the token of the Authorization header, or NULL */
+
+/* Resolves {task} (and ?repo=); answers the error itself and returns false. */
+bool api_task_id(struct http_request *r, struct api *a, char ret_id[27]);
+/* A suspended reply that is one JSON document, given when `ready` says so; see wait.c. */
+void api_wait_task(struct http_request *r, void *ctx);
+void api_wait_commands(struct http_request *r, void *ctx);
+
+void api_post_task(struct http_request *r, void *ctx);
+void api_list_tasks(struct http_request *r, void *ctx);
+void api_get_task(struct http_request *r, void *ctx);
+void api_delete_task(struct http_request *r, void *ctx);
+void api_cancel_task(struct http_request *r, void *ctx);
+void api_list_runs(struct http_request *r, void *ctx);
+void api_get_run(struct http_request *r, void *ctx);
+void api_get_events(struct http_request *r, void *ctx);
+void api_get_diff(struct http_request *r, void *ctx);
+void api_list_artifacts(struct http_request *r, void *ctx);
+void api_get_artifact(struct http_request *r, void *ctx);
+void api_get_log(struct http_request *r, void *ctx);
+void api_post_key(struct http_request *r, void *ctx);
+void api_healthz(struct http_request *r, void *ctx);
+void api_readyz(struct http_request *r, void *ctx);
+void api_metrics(struct http_request *r, void *ctx);
+void api_version(struct http_request *r, void *ctx);
+void api_doctor(struct http_request *r, void *ctx);
+void api_agents(struct http_request *r, void *ctx);
+void api_runner_events(struct http_request *r, void *ctx);

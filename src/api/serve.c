@@ -1,0 +1,167 @@
+/* `signalbox serve`: opens the record, listens, schedules; TERM or INT stops it, the runs go on. */
+#include "api/serve.h"
+#include "api/api.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define SERVE_UNIX_THREADS 32
+#define SERVE_TCP_THREADS 16
+#define SERVE_RUNNER_THREADS 4
+#define SERVE_ARENAS 4 /* glibc's arenas: more would only cost memory */
+
+enum serve_option { SERVE_DATA, SERVE_RUNTIME, SERVE_CONFIG, SERVE_LISTEN };
+const struct opt serve_options[] = {
+	[SERVE_DATA] = { "data", 0, OPT_STRING, "DIR", "the record's directory (default: SIGNALBOX_DATA, or below your home)" },
+	[SERVE_RUNTIME] = { "runtime", 0, OPT_STRING, "DIR", "where the sockets are (default: SIGNALBOX_RUNTIME, or below XDG_RUNTIME_DIR)" },
+	[SERVE_CONFIG] = { "config", 0, OPT_STRING, "FILE", "configuration (default: the first of .signalbox.yaml, your own, /etc/signalbox)" },
+	[SERVE_LISTEN] = { "listen", 0, OPT_STRING, "ADDR:PORT", "also listen on TCP; needs the bearer token in the data directory" },
+	{ 0 },
+};
+
+struct serve {
+	struct api api;
+	int unix_fd, runner_fd, tcp_fd;
+	struct http_server *http, *runners;
+};
+
+static enum err_code open_sockets(struct serve *s, const char *listen, struct error *e)
+{
+	AUTO_FREE char *runners = mem_printf("%s", core_runner_socket(s->api.core));
+	enum err_code rc = http_listen_unix(core_socket(s->api.core), 0600, &s->unix_fd, e);
+	/* A root server's runners have become another uid by the time they call; their token is what opens. */
+	if (!rc)
+		rc = http_listen_unix(runners, geteuid() == 0 ? 0666 : 0600, &s->runner_fd, e);
+	if (rc || !listen)
+		return rc;
+	rc = http_listen_tcp(listen, &s->tcp_fd, &s->api.tcp_port, e);
+	if (rc)
+		return rc;
+	AUTO_FREE char *host = mem_strdup(listen);
+	char *colon = strrchr(host, ':');
+	if (colon)
+		*colon = 0;
+	s->api.tcp_host = mem_printf("%s:%d", host, s->api.tcp_port);
+	return api_load_token(core_data_dir(s->api.core), &s->api.token, e);
+}
+
+static enum err_code start_http(struct serve *s, struct error *e)
+{
+	struct http_config people = { .routes = api_routes, .ctx = &s->api, .authorize = api_authorize, .unix_fd = s->unix_fd, .tcp_fd = s->tcp_fd,
+		.threads = s->tcp_fd >= 0 ? SERVE_TCP_THREADS : SERVE_UNIX_THREADS, .server_name = "signalbox" };
+	struct http_config runners = { .routes = api_runner_routes, .ctx = &s->api, .authorize = api_authorize_runner, .unix_fd = s->runner_fd, .tcp_fd = -1,
+		.threads = SERVE_RUNNER_THREADS, .server_name = "signalbox" };
+	enum err_code rc = http_server_start(&people, &s->http, e);
+	return rc ? rc : http_server_start(&runners, &s->runners, e);
+}
+
+static void announce(const struct serve *s)
+{
+	log_info("serving on %s", core_socket(s->api.core));
+	if (s->api.tcp_host) {
+		log_info("serving on http://%s (bearer token: %s/token)", s->api.tcp_host, core_data_dir(s->api.core));
+		printf("http://%s\n", s->api.tcp_host); /* with port 0 this is how to learn which */
+		fflush(stdout);
+	}
+}
+
+static void wait_for_signal(int signals)
+{
+	struct signalfd_siginfo info;
+	while (read(signals, &info, sizeof(info)) == sizeof(info))
+		if (info.ssi_signo != SIGHUP)
+			return;
+}
+
+static void stop(struct serve *s)
+{
+	if (s->api.core)
+		core_drain(s->api.core);
+	if (s->http)
+		http_server_stop(s->http);
+	if (s->runners)
+		http_server_stop(s->runners);
+	core_close(s->api.core);
+	if (s->unix_fd >= 0)
+		close(s->unix_fd);
+	if (s->runner_fd >= 0)
+		close(s->runner_fd);
+	if (s->tcp_fd >= 0)
+		close(s->tcp_fd);
+	free(s->api.token);
+	free(s->api.tcp_host);
+}
+
+static int open_signals(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+/* Many streams are many descriptors. */
+static void raise_nofile(void)
+{
+	struct rlimit l;
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
+		l.rlim_cur = l.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &l);
+	}
+}
+
+static enum err_code serve(const struct opt_value *v, struct serve *s, struct error *e)
+{
+	struct core_options o = { .data_dir = v[SERVE_DATA].text, .runtime_dir = v[SERVE_RUNTIME].text, .config_path = v[SERVE_CONFIG].text };
+	enum err_code rc = core_open(&o, &s->api.core, e);
+	if (!rc)
+		rc = open_sockets(s, v[SERVE_LISTEN].text, e);
+	if (!rc)
+		rc = start_http(s, e);
+	if (!rc)
+		rc = core_start(s->api.core, e);
+	return rc;
+}
+
+int serve_main(int argc, char **argv)
+{
+	struct opt_value v[ARRAY_SIZE(serve_options)] = { 0 };
+	struct error e = ERROR_INIT;
+	struct serve s = { .unix_fd = -1, .runner_fd = -1, .tcp_fd = -1, .api = { .started_ms = clock_wall_ms() } };
+	char **rest = mem_alloc((size_t)(argc + 1) * sizeof(char *));
+	int n = 0;
+	log_open("signalbox", LOG_INFO);
+	mallopt(M_ARENA_MAX, SERVE_ARENAS);
+	raise_nofile();
+	AUTO_CLOSE int signals = open_signals();
+	enum err_code rc = opt_parse(serve_options, argc - 1, argv + 1, v, rest, &n, &e);
+	if (!rc && n > 0)
+		rc = error_set(&e, ERR_USAGE, "serve takes no argument '%s'", rest[0]);
+	free(rest);
+	if (!rc)
+		rc = serve(v, &s, &e);
+	if (!rc) {
+		announce(&s);
+		wait_for_signal(signals);
+		log_info("stopping; the runs go on");
+	} else {
+		log_error("%s%s%s", e.text, e.hint[0] ? "; " : "", e.hint);
+	}
+	stop(&s);
+	return rc ? err_exit_status(rc) : 0;
+}

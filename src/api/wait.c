@@ -1,0 +1,150 @@
+/* Replies that come later: `wait` and the runners' long poll.  One JSON document, given when it is ready; until then the connection is
+ * suspended and holds no thread. */
+#include "api/api.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct later {
+	struct api *api;
+	char task[27];
+	char *run, *token, *topic;
+	int64_t after, deadline_ms;
+	/* The document when it is ready or the time is up, else NULL. */
+	struct js *(*ready)(struct later *l, bool time_is_up);
+	struct strbuf out;
+	size_t sent;
+	struct hub_sub *sub;
+	struct http_stream *stream;
+};
+
+static void later_wake(void *arg)
+{
+	struct later *l = arg;
+	http_stream_wake(l->stream);
+}
+
+static ssize_t later_read(void *state, char *buf, size_t max)
+{
+	struct later *l = state;
+	if (!l->sub)
+		l->sub = hub_subscribe(core_hub(l->api->core), l->topic, later_wake, l);
+	if (!l->out.len) {
+		struct js *body = l->ready(l, clock_mono_ms() >= l->deadline_ms);
+		if (!body)
+			return 0;
+		js_dump_to(body, &l->out);
+		js_free(body);
+	}
+	size_t n = l->out.len - l->sent < max ? l->out.len - l->sent : max;
+	if (!n)
+		return -1;
+	memcpy(buf, l->out.data + l->sent, n);
+	l->sent += n;
+	return (ssize_t)n;
+}
+
+static void later_free(void *state)
+{
+	struct later *l = state;
+	hub_unsubscribe(l->sub);
+	strbuf_release(&l->out);
+	free(l->run);
+	free(l->token);
+	free(l->topic);
+	free(l);
+}
+
+static const struct http_stream_ops later_ops = { later_read, later_free };
+
+static struct js *task_ready(struct later *l, bool time_is_up)
+{
+	struct js *task = NULL;
+	struct error e = ERROR_INIT;
+	if (core_task(l->api->core, l->task, NULL, &task, &e)) {
+		task = js_object(); /* it was removed while we waited */
+		js_set_str(task, "code", err_name(e.code));
+		js_set_str(task, "detail", e.text);
+		return task;
+	}
+	const char *status = js_str_or(task, "status", "");
+	bool live = str_eq(status, "PENDING") || str_eq(status, "QUEUED") || str_eq(status, "RUNNING");
+	if (live && !time_is_up) {
+		js_free(task);
+		return NULL;
+	}
+	js_set_bool(task, "done", !live && !str_eq(status, "WAITING"));
+	return task;
+}
+
+void api_wait_task(struct http_request *r, void *ctx)
+{
+	struct error e = ERROR_INIT;
+	int64_t seconds = API_WAIT_DEFAULT_S;
+	struct later *l = NEW(struct later);
+	l->api = ctx;
+	if (!api_task_id(r, l->api, l->task)) {
+		later_free(l);
+		return;
+	}
+	if (http_query_i64(r, "timeout", 0, API_WAIT_MAX_S, &seconds, &e)) {
+		later_free(l);
+		http_reply_error(r, &e);
+		return;
+	}
+	l->topic = mem_strdup(l->task);
+	l->deadline_ms = clock_mono_ms() + seconds * 1000;
+	l->ready = task_ready;
+	http_stream(r, 200, "application/json", &later_ops, l, &l->stream);
+}
+
+static struct js *commands_document(struct js *list_taken, bool over)
+{
+	struct js *o = js_object();
+	js_set(o, "commands", list_taken ? list_taken : js_array());
+	js_set_bool(o, "over", over);
+	return o;
+}
+
+static struct js *commands_ready(struct later *l, bool time_is_up)
+{
+	struct js *list = NULL;
+	struct error e = ERROR_INIT;
+	if (core_commands(l->api->core, l->run, l->token, l->after, &list, &e))
+		return commands_document(NULL, true);
+	if (js_len(list) || time_is_up)
+		return commands_document(list, false);
+	js_free(list);
+	return NULL;
+}
+
+void api_wait_commands(struct http_request *r, void *ctx)
+{
+	struct error e = ERROR_INIT;
+	int64_t seconds = 0, after = 0;
+	struct js *list = NULL;
+	struct api *a = ctx;
+	enum err_code rc = http_query_i64(r, "after", 0, INT64_MAX, &after, &e);
+	if (!rc)
+		rc = http_query_i64(r, "wait", 0, API_COMMANDS_WAIT_MAX_S, &seconds, &e);
+	if (!rc)
+		rc = core_commands(a->core, http_param(r, "run"), api_bearer(r), after, &list, &e);
+	if (rc) {
+		http_reply_error(r, &e);
+		return;
+	}
+	js_free(list);
+	struct later *l = NEW(struct later);
+	const char *run = http_param(r, "run");
+	l->api = a;
+	l->run = mem_strdup(run);
+	l->token = mem_strdup(api_bearer(r));
+	l->topic = mem_printf("commands:%.*s", (int)strcspn(run, "."), run);
+	l->after = after;
+	l->deadline_ms = clock_mono_ms() + seconds * 1000;
+	l->ready = commands_ready;
+	http_stream(r, 200, "application/json", &later_ops, l, &l->stream);
+}

@@ -1,0 +1,64 @@
+/* cancel: ask for tasks to stop. */
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "base/mem.h"
+#include "cli/follow.h"
+#include "cli/interrupt.h"
+#include "cli/table.h"
+#include "cli/remote.h"
+
+#define STOP_TIMEOUT_MS 10000 /* how long we look on while the run is stopped and its changes are kept */
+
+/* The run is told to stop at once, its end comes a moment later: that is what one wants to see. */
+static void watch_it_end(struct cli *c, struct js **task)
+{
+	AUTO_FREE char *id = mem_strdup(remote_id(*task));
+	struct follow f = { .c = c, .task_id = id, .past_waiting = true, .interrupted = interrupt_watch() };
+	struct error e = ERROR_INIT;
+	if (!remote_is_over(*task) && follow_wait(&f, STOP_TIMEOUT_MS, task, &e))
+		cli_say(c, "signalbox: task %s is told to stop, but has not ended yet", remote_label(*task));
+}
+
+static enum err_code cancel_one(struct cli *c, const char *ref, struct table *t, struct error *e)
+{
+	AUTO_JS struct js *task = NULL;
+	AUTO_JS struct js *after = NULL;
+	AUTO_JS struct js *body = js_object();
+	int status = 0;
+	enum err_code rc = remote_find(c, ref, &task, e);
+	if (rc)
+		return rc;
+	AUTO_FREE char *path = remote_path(remote_id(task), "/cancel");
+	rc = client_call(c->client, "POST", path, body, &status, &after, e);
+	if (rc)
+		return rc;
+	bool was_over = remote_is_over(task);
+	if (!after)
+		after = js_ref(task);
+	watch_it_end(c, &after);
+	const struct js *now = after;
+	if (c->json)
+		cli_json(c, now);
+	table_add(t, COLOUR_BOLD, remote_label(now));
+	table_add(t, remote_colour(now), remote_status(now));
+	/* It ended by itself before: canceling changed nothing. */
+	if (was_over || (remote_is_over(now) && !str_eq(remote_status(now), "CANCELED"))) {
+		cli_say(c, "signalbox: task %s had already ended", remote_label(now));
+		c->exit_status = EXIT_CONFLICT;
+	}
+	return ERR_OK;
+}
+
+enum err_code cmd_cancel(struct cli *c, struct error *e)
+{
+	static const char *const titles[] = { "TASK", "STATUS", NULL };
+	enum err_code rc = ERR_OK;
+	struct table t;
+	table_init(&t, titles);
+	for (int i = 0; i < c->arg_count && !rc; i++)
+		rc = cancel_one(c, c->args[i], &t, e);
+	if (!c->json)
+		table_print(&t, &c->out);
+	table_release(&t);
+	return rc;
+}

@@ -1,0 +1,87 @@
+/* completion: a script for the shell, out of the tables. */
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include <string.h>
+
+static void add_option_words(struct strbuf *out, const struct opt *table)
+{
+	for (; table && table->name; table++)
+		strbuf_addf(out, " --%s", table->name);
+}
+
+/* Options whose value is a file or a directory: bash's own completion serves them. */
+static void add_file_options(struct strbuf *out, const struct opt *table)
+{
+	for (; table && table->name; table++)
+		if (table->value && (strstr(table->value, "FILE") || strstr(table->value, "DIR") || strstr(table->value, "SOCKET")))
+			strbuf_addf(out, "%s--%s", out->len ? "|" : "", table->name);
+}
+
+static bool takes_task(const struct command *cmd)
+{
+	return str_starts(cmd->args, "TASK");
+}
+
+static void add_cases(struct strbuf *out)
+{
+	for (const struct command *cmd = commands; cmd->name; cmd++) {
+		strbuf_addf(out, "\t%s) words=\"", cmd->name);
+		AUTO_STRBUF struct strbuf words = STRBUF_INIT;
+		add_option_words(&words, cmd->options);
+		strbuf_addf(out, "%s\"; tasks=%d;;\n", words.len ? strbuf_str(&words) + 1 : "", takes_task(cmd));
+	}
+}
+
+static void add_globals_with_value(struct strbuf *out)
+{
+	AUTO_STRBUF struct strbuf names = STRBUF_INIT;
+	for (const struct opt *o = global_options; o->name; o++)
+		if (o->type != OPT_FLAG)
+			strbuf_addf(&names, "%s--%s", names.len ? "|" : "", o->name);
+	strbuf_adds(out, strbuf_str(&names));
+}
+
+void completion_bash(struct strbuf *out)
+{
+	AUTO_STRBUF struct strbuf files = STRBUF_INIT;
+	for (const struct command *cmd = commands; cmd->name; cmd++)
+		if (cmd->options != submit_options || str_eq(cmd->name, "run"))
+			add_file_options(&files, cmd->options);
+	add_file_options(&files, global_options);
+	strbuf_adds(out, "_signalbox()\n{\n\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= words= tasks=0 i\n"
+			 "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n\t\tcase ${COMP_WORDS[i]} in\n\t\t");
+	add_globals_with_value(out);
+	strbuf_addf(out, ") ((i++));;\n\t\t-*) ;;\n\t\t*) verb=${COMP_WORDS[i]}; break;;\n\t\tesac\n\tdone\n"
+			 "\tcase $previous in %s) COMPREPLY=($(compgen -f -- \"$current\")); return;; esac\n", strbuf_str(&files));
+	strbuf_adds(out, "\tcase $verb in\n\t'') words=\"");
+	for (const struct command *cmd = commands; cmd->name; cmd++)
+		strbuf_addf(out, "%s%s", cmd == commands ? "" : " ", cmd->name);
+	strbuf_adds(out, "\";;\n\thelp) words=\"");
+	for (const struct command *cmd = commands; cmd->name; cmd++)
+		strbuf_addf(out, "%s%s", cmd == commands ? "" : " ", cmd->name);
+	strbuf_adds(out, "\";;\n");
+	add_cases(out);
+	strbuf_adds(out, "\tesac\n\tif [ $tasks = 1 ] && [[ $current != -* ]]; then\n"
+			 "\t\twords=$(SIGNALBOX_AUTOSTART=0 signalbox ls 2>/dev/null | cut -f1,2)\n\telif [[ $current == -* ]]; then\n\t\twords+=\"");
+	AUTO_STRBUF struct strbuf globals = STRBUF_INIT;
+	add_option_words(&globals, global_options);
+	strbuf_adds(out, strbuf_str(&globals));
+	strbuf_adds(out, "\"\n\tfi\n\tCOMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n}\ncomplete -o default -F _signalbox signalbox\n");
+}
+
+enum err_code cmd_completion(struct cli *c, struct error *e)
+{
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	const char *shell = c->arg_count ? c->args[0] : "bash";
+	if (!str_eq(shell, "bash") && !str_eq(shell, "zsh")) {
+		error_set(e, ERR_USAGE, "there is no completion for '%s'", shell);
+		error_hint(e, "signalbox completion bash");
+		return ERR_USAGE;
+	}
+	if (str_eq(shell, "zsh"))
+		strbuf_adds(&out, "autoload -U +X bashcompinit && bashcompinit\n");
+	completion_bash(&out);
+	term_write(&c->out, &out);
+	return ERR_OK;
+}

@@ -1,0 +1,152 @@
+/* diff: what the task changed; coloured and paged on a terminal, byte for byte in a pipe. */
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "base/proc.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "cli/summary.h"
+#include "cli/remote.h"
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+
+#define DIFF_MAX ((size_t)256 << 20)
+
+const struct opt diff_options[] = {
+	{ "stat", 0, OPT_FLAG, NULL, "only which files, and how much" },
+	{ "output", 'o', OPT_STRING, "FILE", "write it to a file" },
+	{ .name = NULL },
+};
+
+static enum colour line_colour(const char *line, size_t n)
+{
+	static const struct { const char *prefix; enum colour colour; } looks[] = {
+		{ "+++ ", COLOUR_BOLD }, { "--- ", COLOUR_BOLD }, { "diff ", COLOUR_BOLD }, { "index ", COLOUR_BOLD }, { "@@ ", COLOUR_CYAN },
+		{ "+", COLOUR_GREEN },	 { "-", COLOUR_RED },
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(looks); i++)
+		if (n >= strlen(looks[i].prefix) && memcmp(line, looks[i].prefix, strlen(looks[i].prefix)) == 0)
+			return looks[i].colour;
+	return COLOUR_NONE;
+}
+
+static void add_coloured(const struct term *t, struct strbuf *out, const struct strbuf *patch)
+{
+	const char *p = strbuf_str(patch);
+	for (size_t left = patch->len; left;) {
+		const char *nl = memchr(p, '\n', left);
+		size_t n = nl ? (size_t)(nl - p) : left;
+		AUTO_STRBUF struct strbuf line = STRBUF_INIT;
+		str_add_printable(&line, p, n);
+		term_add(t, out, line_colour(p, n), strbuf_str(&line));
+		strbuf_addc(out, '\n');
+		n += nl != NULL;
+		p += n;
+		left -= n;
+	}
+}
+
+/* False when no pager could be started. */
+static bool page(const struct cli *c, const struct strbuf *text)
+{
+	int ends[2];
+	int status = 0;
+	const char *argv[] = { "/bin/sh", "-c", cli_setting(c, SET_PAGER), NULL };
+	struct proc_spec spec = PROC_SPEC_INIT;
+	struct proc pager = PROC_INIT;
+	if (pipe2(ends, O_CLOEXEC))
+		return false;
+	spec.argv = argv;
+	spec.stdin_fd = ends[0];
+	enum err_code rc = proc_start(&spec, &pager, NULL);
+	close(ends[0]);
+	if (!rc) {
+		signal(SIGPIPE, SIG_IGN); /* the reader may stop before the end */
+		signal(SIGINT, SIG_IGN);  /* Ctrl-C is the pager's */
+		if (file_write_all(ends[1], strbuf_str(text), text->len, NULL)) {
+			/* it has seen enough */
+		}
+	}
+	close(ends[1]);
+	if (!rc && proc_wait(&pager, -1, &status, NULL))
+		status = 0;
+	proc_release(&pager);
+	return !rc && status != 127;
+}
+
+static void show(const struct cli *c, const struct strbuf *patch)
+{
+	AUTO_STRBUF struct strbuf out = STRBUF_LIMIT(DIFF_MAX * 2);
+	if (!c->out.tty && !c->out.colour) {
+		term_write(&c->out, patch);
+		return;
+	}
+	add_coloured(&c->out, &out, patch);
+	if (!c->out.tty || str_eq(cli_setting(c, SET_PAGER), "cat") || !page(c, &out))
+		term_write(&c->out, &out);
+}
+
+static enum err_code fetch(struct cli *c, const struct js *task, struct strbuf *ret, struct error *e)
+{
+	int status = 0;
+	AUTO_FREE char *path = remote_path(remote_id(task), "/diff");
+	enum err_code rc = client_get(c->client, path, "text/x-diff", &status, ret, e);
+	if (rc == ERR_NOT_FOUND && !remote_is_over(task)) {
+		error_set(e, ERR_CONFLICT, "task '%s' is %s: its diff is made when it ends", remote_label(task), remote_status(task));
+		error_hint(e, "signalbox wait %s", remote_label(task));
+	}
+	return rc ? e->code : rc;
+}
+
+static enum err_code print_stat(struct cli *c, const struct js *task, struct error *e)
+{
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	const struct js *result = js_get(task, "result");
+	if (js_type(result) != JS_OBJECT) {
+		error_set(e, ERR_CONFLICT, "task '%s' is %s: it has no result yet", remote_label(task), remote_status(task));
+		error_hint(e, "signalbox wait %s", remote_label(task));
+		return ERR_CONFLICT;
+	}
+	if (c->json) {
+		AUTO_JS struct js *stat = js_object();
+		static const char *const members[] = { "files", "added", "deleted", "patch_bytes" };
+		for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+			js_set(stat, members[i], js_ref(js_get(result, members[i])));
+		cli_json(c, stat);
+		return ERR_OK;
+	}
+	diffstat_add(&c->out, &out, result);
+	term_write(&c->out, &out);
+	return ERR_OK;
+}
+
+static enum err_code print_patch(struct cli *c, const struct js *task, struct error *e)
+{
+	AUTO_STRBUF struct strbuf patch = STRBUF_LIMIT(DIFF_MAX);
+	const char *file = cli_opt_text(c, "output");
+	enum err_code rc = fetch(c, task, &patch, e);
+	if (rc)
+		return rc;
+	if (file)
+		return file_replace(file, strbuf_str(&patch), patch.len, 0644, FILE_NOSYNC, e);
+	if (c->json) {
+		AUTO_JS struct js *answer = js_object();
+		js_set_str(answer, "id", remote_id(task));
+		js_set(answer, "diff", js_string_n(strbuf_str(&patch), patch.len));
+		cli_json(c, answer);
+		return ERR_OK;
+	}
+	if (!patch.len)
+		cli_say(c, "task %s changed nothing", remote_label(task));
+	show(c, &patch);
+	return ERR_OK;
+}
+
+enum err_code cmd_diff(struct cli *c, struct error *e)
+{
+	AUTO_JS struct js *task = NULL;
+	enum err_code rc = remote_find(c, c->args[0], &task, e);
+	if (rc)
+		return rc;
+	return cli_flag(c, "stat") ? print_stat(c, task, e) : print_patch(c, task, e);
+}

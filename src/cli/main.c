@@ -1,0 +1,340 @@
+/* signalbox: THE command table, and the way from words to a command to an exit status. */
+#include "api/serve.h"
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "cli/text.h"
+#include "cli/version.h"
+#include "gateway/gateway.h"
+#include "model/script.h"
+#include "source/source.h"
+#include <locale.h>
+#include <string.h>
+
+static int fetch_daemon(int argc UNUSED, char **argv UNUSED)
+{
+	return source_fetch_main();
+}
+
+const char *const command_groups[GROUP_COUNT] = {
+	[GROUP_WORK] = "Work", [GROUP_LOOK] = "Look", [GROUP_RESULT] = "Results", [GROUP_HOUSE] = "House", [GROUP_DAEMON] = "Daemons and helpers (normally started by themselves)",
+};
+
+const struct opt global_options[] = {
+	{ "json", 0, OPT_FLAG, NULL, "answer in JSON on stdout" },
+	{ "server", 0, OPT_STRING, "URL|SOCKET", "talk to this server instead of your own" },
+	{ "token", 0, OPT_STRING, "T", "bearer token for --server" },
+	{ "data", 0, OPT_STRING, "DIR", "data directory of your own server" },
+	{ "runtime", 0, OPT_STRING, "DIR", "runtime directory of your own server" },
+	{ "quiet", 'q', OPT_FLAG, NULL, "only the data, no talk" },
+	{ "no-color", 0, OPT_FLAG, NULL, "no colour, also on a terminal" },
+	{ "help", 'h', OPT_FLAG, NULL, "what this is and what it takes" },
+	{ .name = NULL },
+};
+
+static const char run_details[] =
+	"PROMPT is the request; - reads it from standard input, --prompt-file from a file.\n"
+	"The code is the repository of the current directory as it is, with uncommitted changes. --repo takes another\n"
+	"directory or a git URL; --repo - starts with an empty workspace.\n"
+	"Ctrl-C only detaches; the task goes on. The exit status tells the outcome: 0 DONE, 1 ERROR, 3 CANCELED,\n"
+	"9 a human is needed, 124 TIMEOUT, 125 the runner was lost.";
+static const char wait_details[] =
+	"Ends when every task has ended or needs a human, and prints each with its outcome; with --any when the first has.\n"
+	"--for terminal waits through questions to a human. The exit status is the first unhappy task's outcome;\n"
+	"8 when --timeout (default 1h) is up, the tasks go on.";
+static const char logs_details[] = "WHICH is agent (default: messages, commands and their output), prompt, setup, response or diff.";
+static const char apply_details[] =
+	"Applies the task's diff to the directory it came from, or to the current directory, or to --dir.\n"
+	"Nothing is changed when any part does not fit; the exit status is 6 then.";
+static const char completion_details[] = "For bash: put  eval \"$(signalbox completion bash)\"  into ~/.bashrc; zsh takes the same with zsh.";
+
+/* clang-format off */
+const struct command commands[] = {
+	{ "run", GROUP_WORK, "PROMPT", 0, 1, "submit a task and follow it to its end", run_details, submit_options, cmd_run, NULL },
+	{ "start", GROUP_WORK, "PROMPT", 0, 1, "submit a task; print id, session id and URL", run_details, submit_options, cmd_start, NULL },
+	{ "wait", GROUP_WORK, "TASK...", 1, ARGS_ANY, "block until tasks are done", wait_details, wait_options, cmd_wait, NULL },
+	{ "cancel", GROUP_WORK, "TASK...", 1, ARGS_ANY, "stop tasks; what was done so far is kept", NULL, NULL, cmd_cancel, NULL },
+	{ "ls", GROUP_LOOK, "", 0, 0, "list tasks, newest first", NULL, ls_options, cmd_ls, NULL },
+	{ "show", GROUP_LOOK, "TASK", 1, 1, "everything about one task", NULL, NULL, cmd_show, NULL },
+	{ "logs", GROUP_LOOK, "TASK [WHICH]", 1, 2, "what the agent said and ran", logs_details, logs_options, cmd_logs, NULL },
+	{ "events", GROUP_LOOK, "TASK", 1, 1, "the task's event log", NULL, events_options, cmd_events, NULL },
+	{ "diff", GROUP_RESULT, "TASK", 1, 1, "what the task changed", NULL, diff_options, cmd_diff, NULL },
+	{ "apply", GROUP_RESULT, "TASK", 1, 1, "apply the task's diff to your directory", apply_details, apply_options, cmd_apply, NULL },
+	{ "artifacts", GROUP_RESULT, "TASK [PATH]", 1, 2, "list the files handed in, or print one", NULL, artifacts_options, cmd_artifacts, NULL },
+	{ "rm", GROUP_RESULT, "TASK...", 1, ARGS_ANY, "remove tasks and their record", NULL, rm_options, cmd_rm, NULL },
+	{ "doctor", GROUP_HOUSE, "", 0, 0, "check what this machine has and lacks", NULL, NULL, cmd_doctor, NULL },
+	{ "config", GROUP_HOUSE, "[NAME]", 0, 1, "settings that hold, and where they came from", NULL, NULL, cmd_config, NULL },
+	{ "version", GROUP_HOUSE, "", 0, 0, "versions of the program and of the server", NULL, NULL, cmd_version, NULL },
+	{ "completion", GROUP_HOUSE, "bash|zsh", 0, 1, "print a completion script for your shell", completion_details, NULL, cmd_completion, NULL },
+	{ "help", GROUP_HOUSE, "[COMMAND]", 0, 1, "this text, or a command's", NULL, NULL, cmd_help, NULL },
+	{ "serve", GROUP_DAEMON, "", 0, ARGS_ANY, "the server", NULL, serve_options, NULL, serve_main },
+	{ "gateway", GROUP_DAEMON, "", 0, ARGS_ANY, "the door to models", NULL, gateway_options, NULL, gateway_main },
+	{ "model", GROUP_DAEMON, "", 0, ARGS_ANY, "a scripted model, for tests and demos", NULL, model_options, NULL, model_main },
+	{ "fetch", GROUP_DAEMON, "", 0, ARGS_ANY, "fetches code; reads one job from standard input", NULL, NULL, NULL, fetch_daemon },
+	{ .name = NULL },
+};
+/* clang-format on */
+
+const struct command *command_find(const char *name)
+{
+	for (const struct command *cmd = commands; cmd->name; cmd++)
+		if (str_eq(cmd->name, name))
+			return cmd;
+	return NULL;
+}
+
+static const char *command_name_at(size_t i, const void *ctx UNUSED)
+{
+	return commands[i].name;
+}
+
+const char *command_nearest(const char *name)
+{
+	return text_nearest(name, command_name_at, NULL);
+}
+
+const struct opt_value *cli_opt(const struct cli *c, const char *name)
+{
+	size_t i = 0;
+	while (c->options[i].name && !str_eq(c->options[i].name, name))
+		i++;
+	CHECK(c->options[i].name); /* the caller misspelt it */
+	return &c->values[i];
+}
+
+const char *cli_opt_text(const struct cli *c, const char *name)
+{
+	return cli_opt(c, name)->text;
+}
+
+bool cli_flag(const struct cli *c, const char *name)
+{
+	return cli_opt(c, name)->flag;
+}
+
+const char *cli_setting(const struct cli *c, enum setting which)
+{
+	return c->settings.value[which];
+}
+
+void cli_say(const struct cli *c, const char *fmt, ...)
+{
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT, clean = STRBUF_INIT;
+	va_list ap;
+	if (c->quiet)
+		return;
+	va_start(ap, fmt);
+	strbuf_vaddf(&text, fmt, ap);
+	va_end(ap);
+	/* Names, paths and errors in it may be somebody else's words. */
+	str_add_printable(&clean, strbuf_str(&text), text.len);
+	strbuf_addc(&clean, '\n');
+	term_write(&c->err, &clean);
+}
+
+void cli_json(const struct cli *c, const struct js *v)
+{
+	AUTO_FREE char *text = c->out.tty ? js_pretty(v) : js_dump(v);
+	size_t n = strlen(text);
+	fputs(text, c->out.file);
+	if (!n || text[n - 1] != '\n')
+		fputc('\n', c->out.file);
+	fflush(c->out.file);
+}
+
+static const struct opt *global_find(const char *word)
+{
+	for (const struct opt *o = global_options; o->name; o++) {
+		size_t n = strlen(o->name);
+		if (str_starts(word, "--") && strncmp(word + 2, o->name, n) == 0 && (!word[2 + n] || word[2 + n] == '='))
+			return o;
+		if (o->letter && word[0] == '-' && word[1] == o->letter)
+			return o;
+	}
+	return NULL;
+}
+
+/* Where the verb stands: the first word that is neither a global option nor its value; argc when there is none. */
+static int verb_position(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const struct opt *o = global_find(argv[i]);
+		if (argv[i][0] != '-' || !argv[i][1])
+			return i;
+		if (o && o->type != OPT_FLAG && !strchr(argv[i], '='))
+			i++;
+	}
+	return argc;
+}
+
+static void merge_options(struct cli *c, const struct opt *own)
+{
+	size_t n_own = 0, n_global = 0;
+	while (own && own[n_own].name)
+		n_own++;
+	while (global_options[n_global].name)
+		n_global++;
+	c->options = mem_alloc((n_own + n_global + 1) * sizeof(*c->options));
+	c->values = mem_alloc((n_own + n_global + 1) * sizeof(*c->values));
+	if (n_own)
+		memcpy(c->options, own, n_own * sizeof(*own));
+	memcpy(c->options + n_own, global_options, n_global * sizeof(*global_options));
+}
+
+static const char *flag_value(const void *ctx, const char *name)
+{
+	const struct cli *c = ctx;
+	for (size_t i = 0; c->options[i].name; i++)
+		if (str_eq(c->options[i].name, name))
+			return c->values[i].text;
+	return NULL;
+}
+
+/* argv without its verb: the words of the command, the global options that stood before it included. */
+static int words_of(int argc, char **argv, int verb, char **ret)
+{
+	int n = 0;
+	for (int i = 1; i < argc; i++)
+		if (i != verb)
+			ret[n++] = argv[i];
+	ret[n] = NULL;
+	return n;
+}
+
+static enum err_code check_args(const struct cli *c, struct error *e)
+{
+	const struct command *cmd = c->command;
+	if (c->arg_count < cmd->args_min) {
+		error_set(e, ERR_USAGE, "needs %s", cmd->args);
+	} else if (cmd->args_max != ARGS_ANY && c->arg_count > cmd->args_max) {
+		AUTO_STRBUF struct strbuf word = STRBUF_INIT;
+		text_add_line(&word, c->args[cmd->args_max]);
+		error_set(e, ERR_USAGE, "does not know what to do with '%s'%s", strbuf_str(&word),
+			  str_eq(cmd->args, "PROMPT") ? "; PROMPT is one word to the shell: quote it" : "");
+	} else {
+		return ERR_OK;
+	}
+	error_hint(e, "signalbox %s %s", cmd->name, cmd->args[0] ? cmd->args : "--help");
+	return ERR_USAGE;
+}
+
+static enum err_code run_command(struct cli *c, int argc, char **argv, struct error *e)
+{
+	merge_options(c, c->command->options);
+	c->args = mem_alloc(((size_t)argc + 1) * sizeof(char *));
+	enum err_code rc = opt_parse(c->options, argc, argv, c->values, c->args, &c->arg_count, e);
+	if (rc) {
+		error_hint(e, "signalbox %s --help", c->command->name);
+		return rc;
+	}
+	c->json = cli_flag(c, "json");
+	c->quiet = cli_flag(c, "quiet");
+	term_init(&c->out, stdout, cli_flag(c, "no-color"));
+	term_init(&c->err, stderr, cli_flag(c, "no-color"));
+	if (cli_flag(c, "help")) {
+		help_command(&c->out, c->command);
+		return ERR_OK;
+	}
+	rc = check_args(c, e);
+	if (!rc)
+		rc = settings_load(&c->settings, flag_value, c, e);
+	if (!rc && c->settings.ignored)
+		cli_say(c, "signalbox: %s", c->settings.ignored);
+	return rc ? rc : c->command->run(c, e);
+}
+
+static void cli_release(struct cli *c)
+{
+	client_close(c->client);
+	client_close(c->stream);
+	settings_release(&c->settings);
+	free(c->options);
+	free(c->values);
+	free(c->args);
+}
+
+static int report(const char *verb, const struct error *e)
+{
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	struct term err;
+	term_init(&err, stderr, false);
+	term_add(&err, &out, COLOUR_RED, "signalbox:");
+	strbuf_addf(&out, " %s%s", verb ? verb : "", verb ? ": " : "");
+	str_add_printable(&out, e->text, strlen(e->text));
+	if (e->hint[0]) {
+		strbuf_adds(&out, "\n  try: ");
+		str_add_printable(&out, e->hint, strlen(e->hint));
+	}
+	strbuf_addc(&out, '\n');
+	term_write(&err, &out);
+	return err_exit_status(e->code);
+}
+
+static int unknown_verb(const char *word)
+{
+	struct error e = ERROR_INIT;
+	AUTO_STRBUF struct strbuf shown = STRBUF_INIT;
+	const char *near = command_nearest(word);
+	text_add_line(&shown, word);
+	error_set(&e, ERR_USAGE, "there is no command '%s'%s%s%s", strbuf_str(&shown), near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+	error_hint(&e, near ? "signalbox help %s" : "signalbox help", near);
+	return report(NULL, &e);
+}
+
+/* No verb: --help and --version stand alone, anything else is a question about how to begin. */
+static int without_verb(int argc, char **argv)
+{
+	struct term out;
+	for (int i = 1; i < argc; i++) {
+		if (str_eq(argv[i], "--version")) {
+			puts("signalbox " SIGNALBOX_VERSION);
+			return EXIT_DONE;
+		}
+		if (str_eq(argv[i], "--help") || str_eq(argv[i], "-h")) {
+			term_init(&out, stdout, false);
+			help_all(&out);
+			return EXIT_DONE;
+		}
+	}
+	term_init(&out, stderr, false);
+	help_all(&out);
+	return EXIT_USAGE;
+}
+
+/* A daemon parses its words itself; only the question what it is is answered here. */
+static int run_daemon(const struct command *cmd, int argc, char **words)
+{
+	struct term out;
+	for (int i = 1; i < argc; i++)
+		if (str_eq(words[i], "--help") || str_eq(words[i], "-h")) {
+			term_init(&out, stdout, false);
+			help_command(&out, cmd);
+			return EXIT_DONE;
+		}
+	return cmd->daemon(argc, words);
+}
+
+int main(int argc, char **argv)
+{
+	struct error e = ERROR_INIT;
+	struct cli c = { .exit_status = EXIT_DONE };
+	int verb = verb_position(argc, argv);
+	setlocale(LC_CTYPE, "C.UTF-8"); /* for wcwidth; messages and numbers stay as they are */
+	if (verb >= argc)
+		return without_verb(argc, argv);
+	c.command = command_find(argv[verb]);
+	if (!c.command)
+		return unknown_verb(argv[verb]);
+	AUTO_FREE char **words = mem_alloc(((size_t)argc + 1) * sizeof(char *));
+	if (c.command->daemon) {
+		words[0] = argv[verb];
+		return run_daemon(c.command, words_of(argc, argv, verb, words + 1) + 1, words);
+	}
+	int n = words_of(argc, argv, verb, words);
+	enum err_code rc = run_command(&c, n, words, &e);
+	int status = rc ? report(c.command->name, &e) : c.exit_status;
+	cli_release(&c);
+	return status;
+}

@@ -1,0 +1,280 @@
+/* The request of run and start: prompt, source, settings. */
+#include "cli/submit.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "cli/server.h"
+#include "cli/remote.h"
+#include "cli/text.h"
+#include <string.h>
+
+#define PROMPT_MAX ((size_t)4 << 20)
+#define SETUP_MAX ((size_t)1 << 20)
+#define PRIORITY_MAX 1000000
+
+const struct opt submit_options[] = {
+	{ "name", 'n', OPT_STRING, "NAME", "your own name for the task, for example T-001" },
+	{ "repo", 'r', OPT_STRING, "URL|DIR|-", "where the code is; - for an empty workspace" },
+	{ "ref", 0, OPT_STRING, "REF", "branch, tag or commit to start from" },
+	{ "prompt-file", 'F', OPT_STRING, "FILE", "read the prompt from a file" },
+	{ "agent", 'a', OPT_STRING, "NAME", "which agent: codex-exec, command, or a configured one" },
+	{ "model", 'm', OPT_STRING, "NAME", "which model the agent uses" },
+	{ "mode", 0, OPT_STRING, "MODE", "code, ask or plan" },
+	{ "environment", 0, OPT_STRING, "NAME", "how the workspace is prepared" },
+	{ "env", 'e', OPT_LIST, "K=V", "a variable for setup and agent; K alone takes it from yours" },
+	{ "setup", 0, OPT_STRING, "FILE", "a script that runs before the agent" },
+	{ "setup-network", 0, OPT_STRING, "none|host", "the network the setup script has" },
+	{ "verify", 0, OPT_STRING, "CMD", "a command that checks the result; failing it fails the task" },
+	{ "timeout", 't', OPT_DURATION, "TIME", "longest time of a run (30m, 1h)" },
+	{ "stall-timeout", 0, OPT_DURATION, "TIME", "longest silence of the agent" },
+	{ "setup-timeout", 0, OPT_DURATION, "TIME", "longest time of the setup script" },
+	{ "limit", 0, OPT_LIST, "K=V", "memory=2G, pids=N, cpu_percent=N, file_size=1G, output=64M" },
+	{ "priority", 0, OPT_INT, "N", "higher is sooner" },
+	{ "label", 'l', OPT_LIST, "K=V", "a label to find the task by" },
+	{ .name = NULL },
+};
+
+static const struct {
+	const char *name;
+	bool is_size;
+} limits[] = { { "memory", true }, { "pids", false }, { "cpu_percent", false }, { "file_size", true }, { "output", true } };
+
+static enum err_code read_prompt_from(const char *path, struct strbuf *ret, struct error *e)
+{
+	enum err_code rc = str_eq(path, "-") ? file_read_fd(0, PROMPT_MAX, ret, e) : file_read(path, PROMPT_MAX, ret, e);
+	return rc ? error_wrap(e, "read the prompt") : rc;
+}
+
+static enum err_code take_prompt(const struct cli *c, struct js *body, struct error *e)
+{
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(PROMPT_MAX);
+	const char *file = cli_opt_text(c, "prompt-file");
+	if (file && c->arg_count)
+		return error_set(e, ERR_USAGE, "takes a PROMPT or --prompt-file, not both");
+	if (!file && !c->arg_count) {
+		error_set(e, ERR_USAGE, "needs a PROMPT");
+		error_hint(e, "signalbox %s \"what should be done\"", c->command->name);
+		return ERR_USAGE;
+	}
+	if (file || str_eq(c->args[0], "-")) {
+		enum err_code rc = read_prompt_from(file ? file : "-", &text, e);
+		if (rc)
+			return rc;
+	} else {
+		strbuf_adds(&text, c->args[0]);
+	}
+	if (!text.len)
+		return error_set(e, ERR_USAGE, "the prompt is empty");
+	if (!str_is_utf8(text.data, text.len))
+		return error_set(e, ERR_INVALID, "the prompt is not UTF-8 text");
+	js_set(body, "prompt", js_string_n(text.data, text.len));
+	return ERR_OK;
+}
+
+static bool is_git_url(const char *s)
+{
+	const char *colon = strchr(s, ':');
+	const char *slash = strchr(s, '/');
+	/* "scheme://..." or git's short "user@host:path" */
+	return strstr(s, "://") || (colon && strchr(s, '@') && (!slash || colon < slash));
+}
+
+static void source_local(struct js *source, const char *dir, const char *ref)
+{
+	if (!ref) {
+		js_set_str(source, "kind", "local");
+		js_set_str(source, "dir", dir);
+		return;
+	}
+	/* A named ref of a directory is its committed state: a repository like any other. */
+	AUTO_FREE char *url = mem_printf("file://%s", dir);
+	js_set_str(source, "kind", "git");
+	js_set_str(source, "url", url);
+	js_set_str(source, "ref", ref);
+}
+
+static enum err_code source_here(struct js *source, const char *ref, struct error *e)
+{
+	AUTO_FREE char *top = remote_here();
+	AUTO_FREE char *cwd = getcwd(NULL, 0);
+	if (!top) {
+		error_set(e, ERR_USAGE, "'%s' is not inside a repository", cwd ? cwd : ".");
+		error_hint(e, "add --repo . to take this directory as it is, or --repo - to start with an empty workspace");
+		return ERR_USAGE;
+	}
+	source_local(source, top, ref);
+	return ERR_OK;
+}
+
+static enum err_code source_named(struct js *source, const char *repo, const char *ref, struct error *e)
+{
+	AUTO_FREE char *real = NULL;
+	if (file_is_dir(repo)) {
+		enum err_code rc = file_realpath(repo, &real, e);
+		if (!rc)
+			source_local(source, real, ref);
+		return rc;
+	}
+	if (!is_git_url(repo)) {
+		AUTO_STRBUF struct strbuf shown = STRBUF_INIT;
+		text_add_line(&shown, repo);
+		return error_set(e, ERR_USAGE, "--repo '%s' is neither a directory nor a URL", strbuf_str(&shown));
+	}
+	js_set_str(source, "kind", "git");
+	js_set_str(source, "url", repo);
+	js_set_str(source, "ref", ref);
+	return ERR_OK;
+}
+
+static enum err_code take_source(const struct cli *c, struct js *body, struct error *e)
+{
+	const char *repo = cli_opt_text(c, "repo"), *ref = cli_opt_text(c, "ref");
+	struct js *source = js_object();
+	js_set(body, "source", source);
+	if (!repo)
+		return source_here(source, ref, e);
+	if (!str_eq(repo, "-"))
+		return source_named(source, repo, ref, e);
+	if (ref)
+		return error_set(e, ERR_USAGE, "--ref means nothing with --repo -");
+	js_set_str(source, "kind", "none");
+	return ERR_OK;
+}
+
+/* K=V pairs of an option as an object; K alone takes its value from the environment when `from_env`. */
+static enum err_code take_pairs(const struct cli *c, const char *option, const char *member, bool from_env, struct js *body, struct error *e)
+{
+	const struct opt_value *v = cli_opt(c, option);
+	struct js *pairs = v->list_len ? js_object() : NULL;
+	if (pairs)
+		js_set(body, member, pairs);
+	for (int i = 0; i < v->list_len; i++) {
+		size_t n = strcspn(v->list[i], "=");
+		AUTO_FREE char *key = mem_strndup(v->list[i], n);
+		const char *value = v->list[i][n] ? v->list[i] + n + 1 : from_env ? getenv(key) : NULL;
+		if (!n || !value)
+			return error_set(e, ERR_USAGE, "--%s '%s' is not K=V%s", option, key, from_env ? ", and your environment has no such variable" : "");
+		js_set_str(pairs, key, value);
+	}
+	return ERR_OK;
+}
+
+static enum err_code take_limit(struct js *body, const char *text, struct error *e)
+{
+	int64_t number = 0;
+	size_t n = strcspn(text, "=");
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		if (strlen(limits[i].name) != n || strncmp(limits[i].name, text, n) != 0 || !text[n])
+			continue;
+		if (limits[i].is_size ? str_to_size(text + n + 1, text, 1, INT64_MAX, &number, e) : str_to_i64(text + n + 1, text, 1, INT64_MAX, &number, e)) {
+			e->code = ERR_USAGE;
+			return ERR_USAGE;
+		}
+		if (!js_get(body, "limits"))
+			js_set(body, "limits", js_object());
+		js_set_int(js_get(body, "limits"), limits[i].name, number);
+		return ERR_OK;
+	}
+	error_set(e, ERR_USAGE, "there is no limit '%s'", text);
+	error_hint(e, "memory=2G, pids=N, cpu_percent=N, file_size=1G or output=64M");
+	return ERR_USAGE;
+}
+
+static enum err_code take_limits(const struct cli *c, struct js *body, struct error *e)
+{
+	const struct opt_value *v = cli_opt(c, "limit");
+	for (int i = 0; i < v->list_len; i++)
+		if (take_limit(body, v->list[i], e))
+			return e->code;
+	return ERR_OK;
+}
+
+static enum err_code take_setup(const struct cli *c, struct js *body, struct error *e)
+{
+	const char *file = cli_opt_text(c, "setup");
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SETUP_MAX);
+	js_set_str(body, "setup", cli_setting(c, SET_SETUP));
+	if (!file)
+		return ERR_OK;
+	if (file_read(file, SETUP_MAX, &text, e))
+		return error_wrap(e, "read the setup script");
+	js_set(body, "setup", js_string_n(strbuf_str(&text), text.len));
+	return ERR_OK;
+}
+
+static enum err_code take_numbers(const struct cli *c, struct js *body, struct error *e)
+{
+	const char *timeout = cli_setting(c, SET_TIMEOUT), *priority = cli_setting(c, SET_PRIORITY);
+	int64_t n = 0;
+	if (timeout) {
+		if (str_to_duration_ms(timeout, c->settings.from[SET_TIMEOUT], 1, INT64_MAX, &n, e))
+			return e->code;
+		js_set_int(body, "timeout_ms", n);
+	}
+	if (priority) {
+		if (str_to_i64(priority, c->settings.from[SET_PRIORITY], -PRIORITY_MAX, PRIORITY_MAX, &n, e))
+			return e->code;
+		js_set_int(body, "priority", n);
+	}
+	if (cli_opt(c, "stall-timeout")->set)
+		js_set_int(body, "stall_timeout_ms", cli_opt(c, "stall-timeout")->number);
+	if (cli_opt(c, "setup-timeout")->set)
+		js_set_int(body, "setup_timeout_ms", cli_opt(c, "setup-timeout")->number);
+	return ERR_OK;
+}
+
+/* A directory of ours means nothing to a server elsewhere. */
+static enum err_code check_reach(const struct cli *c, const struct js *body, struct error *e)
+{
+	static const char *const local[] = { "http://127.", "http://localhost", "http://[::1]", "https://127.", "https://localhost", "https://[::1]" };
+	const struct js *source = js_get(body, "source");
+	const char *server = cli_setting(c, SET_SERVER);
+	bool is_dir = str_eq(js_str(source, "kind"), "local") || str_starts(js_str_or(source, "url", ""), "file:");
+	AUTO_FREE char *socket_path = server_socket(c);
+	for (size_t i = 0; server && i < ARRAY_SIZE(local); i++)
+		if (str_starts(server, local[i]))
+			return ERR_OK;
+	if (socket_path || !is_dir)
+		return ERR_OK;
+	error_set(e, ERR_USAGE, "the server is on another machine and cannot see '%s'", js_str_or(source, "dir", js_str_or(source, "url", "")));
+	error_hint(e, "push the code and give its URL: --repo URL --ref BRANCH");
+	return ERR_USAGE;
+}
+
+static enum err_code make_request(const struct cli *c, struct js *body, struct error *e)
+{
+	static const struct { const char *member; enum setting setting; } plain[] = {
+		{ "agent", SET_AGENT }, { "model", SET_MODEL }, { "mode", SET_MODE }, { "environment", SET_ENVIRONMENT },
+		{ "setup_network", SET_SETUP_NETWORK }, { "verify", SET_VERIFY },
+	};
+	js_set_str(body, "name", cli_opt_text(c, "name"));
+	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
+		js_set_str(body, plain[i].member, cli_setting(c, plain[i].setting));
+	if (take_prompt(c, body, e) || take_source(c, body, e) || take_setup(c, body, e) || take_numbers(c, body, e) ||
+	    take_pairs(c, "env", "env", true, body, e) || take_pairs(c, "label", "labels", false, body, e) || take_limits(c, body, e) ||
+	    check_reach(c, body, e))
+		return e->code;
+	return ERR_OK;
+}
+
+enum err_code submit_task(struct cli *c, struct js **ret_task, struct error *e)
+{
+	AUTO_JS struct js *body = js_object();
+	char key[ID_SIZE];
+	int status = 0;
+	enum err_code rc = make_request(c, body, e);
+	if (!rc)
+		rc = server_connect(c, e);
+	if (rc)
+		return rc;
+	server_offer_keys(c);
+	clock_new_id(key);
+	AUTO_FREE char *header = mem_printf("Idempotency-Key: %s", key);
+	client_header(c->client, header);
+	rc = client_call(c->client, "POST", "/v1/tasks", body, &status, ret_task, e);
+	if (!rc && !js_str(*ret_task, "id"))
+		return error_set(e, ERR_INTERNAL, "the server took the task but told no id");
+	return rc;
+}

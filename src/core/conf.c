@@ -1,0 +1,259 @@
+/* The server's settings, checked whole before they are used. */
+#include "core/conf.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "base/yaml.h"
+#include "core/paths.h"
+#include <stdlib.h>
+
+#define KEY_MAX 4096
+enum unit { UNIT_COUNT, UNIT_BYTES, UNIT_MS };
+#define MIB ((int64_t)1 << 20)
+#define SECOND ((int64_t)1000)
+#define HOUR (3600 * SECOND)
+
+static const struct limit {
+	const char *name;
+	enum unit unit;
+	int64_t def, min, max;
+} limits[] = {
+	{ "running", UNIT_COUNT, 8, 1, 10000 },
+	{ "running_per_repository", UNIT_COUNT, 8, 1, 10000 },
+	{ "queued", UNIT_COUNT, 1000000, 1, 10000000 },
+	{ "snapshots", UNIT_COUNT, 4, 1, 64 },
+	{ "memory", UNIT_BYTES, 4096 * MIB, 16 * MIB, MIB << 20 },
+	{ "pids", UNIT_COUNT, 1024, 8, 100000 },
+	{ "cpu_percent", UNIT_COUNT, 0, 0, 100000 }, /* 0: not limited */
+	{ "file_size", UNIT_BYTES, 4096 * MIB, MIB, MIB << 20 },
+	{ "tmp", UNIT_BYTES, 1024 * MIB, MIB, MIB << 20 },
+	{ "output", UNIT_BYTES, 64 * MIB, 64 << 10, 16384 * MIB },
+	{ "patch", UNIT_BYTES, 256 * MIB, MIB, 4096 * MIB },
+	{ "timeout", UNIT_MS, 4 * HOUR, SECOND, 7 * 24 * HOUR },
+	{ "setup_timeout", UNIT_MS, HOUR / 2, SECOND, 24 * HOUR },
+	{ "fetch_timeout", UNIT_MS, HOUR, SECOND, 24 * HOUR },
+	{ "stall_timeout", UNIT_MS, HOUR / 6, SECOND, 24 * HOUR },
+	{ "verify_timeout", UNIT_MS, HOUR / 2, SECOND, 24 * HOUR },
+	{ "queue_timeout", UNIT_MS, 7 * 24 * HOUR, SECOND, 30 * 24 * HOUR },
+};
+
+struct conf {
+	struct js *root;
+	char *path;
+	int64_t limits[ARRAY_SIZE(limits)];
+	struct js *empty;
+};
+
+static const struct limit *limit_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
+		if (str_eq(limits[i].name, name))
+			return &limits[i];
+	return NULL;
+}
+
+bool conf_limit_range(const char *name, int64_t *ret_min, int64_t *ret_max, bool *ret_is_duration)
+{
+	const struct limit *l = limit_find(name);
+	if (!l)
+		return false;
+	*ret_min = l->min;
+	*ret_max = l->max;
+	*ret_is_duration = l->unit == UNIT_MS;
+	return true;
+}
+
+enum err_code conf_parse_limit(const char *name, const struct js *value, int64_t *ret, struct error *e)
+{
+	const struct limit *l = limit_find(name);
+	if (!l)
+		return error_set(e, ERR_INVALID, "unknown limit '%s'", name);
+	if (js_type(value) == JS_INT) {
+		int64_t v = js_num(value, 0) * (l->unit == UNIT_MS ? SECOND : 1);
+		if (js_num(value, 0) > l->max || v < l->min || v > l->max) /* the first test keeps the product in range */
+			return error_set(e, ERR_INVALID, "limit '%s' is %lld, allowed are %lld to %lld", name, (long long)js_num(value, 0),
+				(long long)(l->min / (l->unit == UNIT_MS ? SECOND : 1)), (long long)(l->max / (l->unit == UNIT_MS ? SECOND : 1)));
+		*ret = v;
+		return ERR_OK;
+	}
+	const char *text = js_text(value);
+	if (!text)
+		return error_set(e, ERR_INVALID, "limit '%s' must be a number or a text such as %s", name, l->unit == UNIT_MS ? "30m" : "512M");
+	switch (l->unit) {
+	case UNIT_MS:
+		return str_to_duration_ms(text, name, l->min, l->max, ret, e);
+	case UNIT_BYTES:
+		return str_to_size(text, name, l->min, l->max, ret, e);
+	case UNIT_COUNT:
+		break;
+	}
+	return str_to_i64(text, name, l->min, l->max, ret, e);
+}
+
+static enum err_code check_limits(struct conf *c, struct error *e)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
+		c->limits[i] = limits[i].def;
+	for (struct js_iter it = js_iter(js_get(c->root, "limits")); it.key; js_next(&it)) {
+		const struct limit *l = limit_find(it.key);
+		if (!l)
+			return error_set(e, ERR_INVALID, "limits.%s: unknown limit", it.key);
+		enum err_code rc = conf_parse_limit(it.key, it.value, &c->limits[l - limits], e);
+		if (rc)
+			return error_wrap(e, "limits");
+	}
+	return ERR_OK;
+}
+
+static enum err_code check_section(const struct js *root, const char *section, const char *const *members, struct error *e)
+{
+	for (struct js_iter it = js_iter(js_get(root, section)); it.key; js_next(&it)) {
+		AUTO_FREE char *where = mem_printf("%s.%s", section, it.key);
+		enum err_code rc = js_check_members(it.value, where, members, e);
+		if (rc)
+			return rc;
+	}
+	return ERR_OK;
+}
+
+static enum err_code check_all(struct conf *c, struct error *e)
+{
+	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", NULL };
+	static const char *const model[] = { "default_provider", "default_model", "providers", NULL };
+	static const char *const provider[] = { "base_url", "key", "key_env", "key_file", "wire", NULL };
+	static const char *const agent[] = { "adapter", "command", "model", "env", "path", NULL };
+	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", NULL };
+	static const char *const sandbox[] = { "uid", "gid", NULL };
+	static const char *const codex[] = { "path", NULL };
+	enum err_code rc = js_check_members(c->root, "", top, e);
+	if (!rc && js_get(c->root, "model"))
+		rc = js_check_members(js_get(c->root, "model"), "model", model, e);
+	if (!rc && js_get(c->root, "sandbox"))
+		rc = js_check_members(js_get(c->root, "sandbox"), "sandbox", sandbox, e);
+	if (!rc && js_get(c->root, "codex"))
+		rc = js_check_members(js_get(c->root, "codex"), "codex", codex, e);
+	if (!rc)
+		rc = check_section(js_get(c->root, "model"), "providers", provider, e);
+	if (!rc)
+		rc = check_section(c->root, "agents", agent, e);
+	if (!rc)
+		rc = check_section(c->root, "environments", environment, e);
+	return rc ? rc : check_limits(c, e);
+}
+
+enum err_code conf_load(const char *path, struct conf **ret, struct error *e)
+{
+	struct conf *c = NEW(struct conf);
+	char **files = path ? NULL : paths_config_files();
+	const char *use = path ? path : files[0];
+	enum err_code rc = ERR_OK;
+	c->path = mem_strdup(use ? use : "");
+	c->empty = js_object();
+	c->root = use ? yaml_load(use, e) : js_object();
+	if (!c->root)
+		rc = e ? e->code : ERR_INVALID;
+	if (!rc)
+		rc = check_all(c, e);
+	if (rc)
+		rc = error_wrap(e, "configuration '%s'", c->path);
+	paths_free_list(files);
+	if (rc)
+		conf_free(c);
+	else
+		*ret = c;
+	return rc;
+}
+
+void conf_free(struct conf *c)
+{
+	if (!c)
+		return;
+	js_free(c->root);
+	js_free(c->empty);
+	free(c->path);
+	free(c);
+}
+
+const char *conf_path(const struct conf *c)
+{
+	return c->path;
+}
+
+int64_t conf_limit(const struct conf *c, const char *name)
+{
+	const struct limit *l = limit_find(name);
+	return l ? c->limits[l - limits] : 0;
+}
+
+const struct js *conf_providers(const struct conf *c)
+{
+	const struct js *p = js_path(c->root, "model.providers");
+	return p ? p : c->empty;
+}
+
+const char *conf_default_provider(const struct conf *c)
+{
+	const char *name = js_str(js_get(c->root, "model"), "default_provider");
+	if (name)
+		return name;
+	struct js_iter first = js_iter(conf_providers(c));
+	return first.key ? first.key : "openai";
+}
+
+const char *conf_default_model(const struct conf *c)
+{
+	return js_str(js_get(c->root, "model"), "default_model");
+}
+
+const struct js *conf_agent(const struct conf *c, const char *name)
+{
+	return js_get(js_get(c->root, "agents"), name);
+}
+
+const struct js *conf_environment(const struct conf *c, const char *name)
+{
+	return js_get(js_get(c->root, "environments"), name);
+}
+
+int64_t conf_sandbox_uid(const struct conf *c)
+{
+	return js_i64(js_get(c->root, "sandbox"), "uid", CONFIG_SANDBOX_ID);
+}
+
+const char *conf_codex_path(const struct conf *c)
+{
+	return js_str(js_get(c->root, "codex"), "path");
+}
+
+struct js *conf_names(const struct conf *c, const char *section)
+{
+	struct js *names = js_array();
+	for (struct js_iter it = js_iter(js_path(c->root, section)); it.key; js_next(&it))
+		js_push_str(names, it.key);
+	return names;
+}
+
+enum err_code conf_provider_key(const struct js *provider, const char *name, char **ret, struct error *e)
+{
+	const char *key = js_str(provider, "key");
+	const char *env = js_str(provider, "key_env");
+	const char *file = js_str(provider, "key_file");
+	if (!key && env)
+		key = getenv(env);
+	if (key) {
+		*ret = mem_strdup(key);
+		return ERR_OK;
+	}
+	if (file) {
+		AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(KEY_MAX);
+		enum err_code rc = file_read(file, KEY_MAX, &text, e);
+		if (rc)
+			return error_wrap(e, "key of model provider '%s'", name);
+		while (text.len && (text.data[text.len - 1] == '\n' || text.data[text.len - 1] == ' '))
+			text.data[--text.len] = 0;
+		*ret = strbuf_detach(&text);
+		return ERR_OK;
+	}
+	return error_set(e, ERR_NOT_FOUND, "model provider '%s' has no key%s%s", name, env ? ": the environment variable is not set: " : "", env ? env : "");
+}

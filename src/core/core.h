@@ -1,0 +1,55 @@
+/* The server's heart: what the API asks for.  One struct core per data directory (a lock makes sure).
+ *
+ *   submit -> queue -> scheduler thread: claim, task directory, spec, runner -> ingest of the runner's batches -> end
+ *   reaper thread: pidfds of local runners      record thread: task directories follow the rows      gateway: a child that outlives us
+ *
+ * Every function may be called from any thread.  `who` is the authenticated principal. */
+#pragma once
+#include "base/js.h"
+#include "core/hub.h"
+#include "db/db.h"
+
+#define RUNNER_PROTOCOL 1	   /* spoken by runners of this build; the server also takes RUNNER_PROTOCOL - 1 */
+#define EVENTS_PAGE_MAX 1000
+#define TASKS_PAGE_MAX 200
+#define RUNNER_BATCH_MAX 512	   /* events in one POST */
+
+struct core;
+
+struct core_options {
+	const char *data_dir, *runtime_dir, *config_path; /* NULL: the defaults */
+};
+MUST_USE enum err_code core_open(const struct core_options *o, struct core **ret, struct error *e);
+/* Starts scheduling and adoption; the API's socket must be listening by then (runners call it). */
+MUST_USE enum err_code core_start(struct core *c, struct error *e);
+void core_drain(struct core *c); /* no new claims */
+void core_close(struct core *c); /* runs go on without us */
+
+const char *core_data_dir(const struct core *c);
+const char *core_socket(const struct core *c);
+const char *core_runner_socket(const struct core *c); /* where runners call: only their routes are served there */
+struct hub *core_hub(struct core *c);
+struct js *core_checks(struct core *c);	/* for /readyz and doctor: [{name, ok, text, hint}] */
+bool core_ready(struct core *c);
+void core_metrics(struct core *c, struct strbuf *out);
+
+MUST_USE enum err_code core_submit(struct core *c, const char *who, const struct js *body, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_task(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e);
+struct task_filter { const char *state, *label, *after, *repo; int64_t limit; };
+MUST_USE enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e);
+MUST_USE enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e);
+MUST_USE enum err_code core_cancel(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_delete(struct core *c, const char *who, const char *ref, const char *repo, struct error *e);
+MUST_USE enum err_code core_runs(struct core *c, const char *ref, const char *repo, struct js **ret_list, struct error *e);
+MUST_USE enum err_code core_run(struct core *c, const char *run_id, struct js **ret, struct error *e);
+char *core_task_dir(struct core *c, const char *task_id); /* the caller frees */
+
+/* A page of event lines with seq > after; fn per line. *ret_head is the task's last seq, *ret_terminal whether it has ended. */
+MUST_USE enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
+	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e);
+
+/* The runner's protocol. `token` is the run's. */
+MUST_USE enum err_code core_ingest(struct core *c, const char *run_id, const char *token, const struct js *body, struct js **ret, struct error *e);
+MUST_USE enum err_code core_commands(struct core *c, const char *run_id, const char *token, int64_t after, struct js **ret_list, struct error *e);
+/* Offers a model provider's key that was exported after the server started. Kept in memory only. */
+MUST_USE enum err_code core_offer_key(struct core *c, const char *provider, const char *key, struct error *e);

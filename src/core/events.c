@@ -1,0 +1,65 @@
+/* Reading the log: pages of event lines from the database. */
+#include "core/inside.h"
+#include <string.h>
+
+struct page {
+	const char *task;
+	int64_t after, limit;
+	void (*fn)(void *ctx, int64_t seq, const char *line);
+	void *ctx;
+	int64_t head;
+	bool over;
+};
+
+static enum err_code page_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct page *p = arg;
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c, "SELECT last_seq, phase FROM tasks WHERE id=?1", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, p->task);
+	rc = db_step(s, &row, e);
+	if (!rc && !row)
+		rc = error_set(e, ERR_NOT_FOUND, "no task '%s'", p->task);
+	if (!rc) {
+		enum phase phase = PHASE_QUEUED;
+		p->head = db_int(s, 0);
+		p->over = phase_from_name(db_text(s, 1), &phase) && phase_is_terminal(phase);
+	}
+	db_done(s);
+	if (rc || p->limit == 0)
+		return rc;
+	rc = db_prepare(c, "SELECT seq, line FROM events WHERE task=?1 AND seq>?2 ORDER BY seq LIMIT ?3", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, p->task);
+	db_bind_int(s, 2, p->after);
+	db_bind_int(s, 3, p->limit);
+	while (!(rc = db_step(s, &row, e)) && row)
+		p->fn(p->ctx, db_int(s, 0), db_text(s, 1));
+	db_done(s);
+	return rc;
+}
+
+enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
+	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e)
+{
+	struct page p = { .task = task_id, .after = after, .limit = limit < EVENTS_PAGE_MAX ? limit : EVENTS_PAGE_MAX, .fn = fn, .ctx = ctx };
+	enum err_code rc = db_read(c->db, page_op, &p, e);
+	if (!rc) {
+		*ret_head = p.head;
+		*ret_over = p.over;
+	}
+	return rc;
+}
+
+void core_publish(struct core *c, const struct outbox *out)
+{
+	for (size_t i = 0; i < out->count; i++) {
+		hub_publish(c->hub, out->lines[i].task, out->lines[i].seq, out->lines[i].line);
+		if (i + 1 == out->count || strcmp(out->lines[i].task, out->lines[i + 1].task) != 0)
+			taskdir_dirty(c, out->lines[i].task);
+	}
+}

@@ -1,0 +1,364 @@
+/* What runners hand in: numbered event lines, each taken once and in order, and the states they tell.  The same road serves the POST of a
+ * live runner and the spool on disk of a dead one, so nothing is lost and nothing comes twice. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "core/inside.h"
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SPOOL_MAX ((size_t)512 << 20)
+#define PROGRESS_MAX 240
+
+struct batch {
+	struct core *core;
+	const char *run_id;
+	const struct js *events; /* array of {n, at, type, actor?, data} */
+	const struct js *beat;	 /* or NULL */
+	const struct js *usage;	 /* the gateway's sum, for the result */
+	bool from_disk;		 /* the runner is gone: no token, no epoch to check */
+	const char *token;
+	int64_t epoch, acked;
+	bool ended;
+	struct outbox out;
+	char task[ID_SIZE];
+};
+
+static bool token_fits(const char *token, const char *hash_hex)
+{
+	unsigned char hash[crypto_hash_sha256_BYTES];
+	char hex[crypto_hash_sha256_BYTES * 2 + 1];
+	crypto_hash_sha256(hash, (const unsigned char *)token, strlen(token));
+	sodium_bin2hex(hex, sizeof(hex), hash, sizeof(hash));
+	return str_const_time_eq(hex, hash_hex);
+}
+
+static enum err_code check_runner(const struct run_row *r, const char *token, int64_t epoch, struct error *e)
+{
+	if (!token || !token_fits(token, r->token_hash))
+		return error_set(e, ERR_DENIED, "the token is not run %s's", r->id);
+	if (epoch != r->n)
+		return error_set(e, ERR_STALE, "run %s speaks with epoch %lld, its number is %lld", r->id, (long long)epoch, (long long)r->n);
+	return ERR_OK;
+}
+
+/* Where the task goes when its run ends so: an agent that is blocked waits for its human. */
+static enum phase task_phase_after(enum phase run_to, const struct js *result)
+{
+	return run_to == PHASE_SUCCEEDED && str_eq(js_str(result, "outcome"), "blocked") ? PHASE_WAITING_HUMAN : run_to;
+}
+
+static enum err_code open_gate(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *result, int64_t at, struct error *e)
+{
+	char id[ID_SIZE];
+	clock_new_id(id);
+	struct js *data = js_object();
+	js_set_str(data, "gate", id);
+	js_set_str(data, "kind", "question");
+	js_set(data, "questions", js_get(result, "questions") ? js_ref(js_get(result, "questions")) : js_array());
+	js_set_str(data, "text", js_str(result, "summary"));
+	AUTO_FREE char *text = js_dump(data);
+	enum err_code rc = db_exec(c, e, "INSERT INTO gates(id,task,run,kind,state,data,created_at) VALUES(?1,?2,?3,'question','blocked',?4,?5)", "ssssi",
+		id, r->task, r->id, text, at);
+	if (rc) {
+		js_free(data);
+		return rc;
+	}
+	return event_add(c, r->task, "gate.blocked", r->worker, r->n, "runner", at, data, &b->out, e);
+}
+
+static enum err_code take_result(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *data, int64_t at, struct error *e)
+{
+	enum phase to = PHASE_FAILED;
+	if (!phase_from_name(js_str(data, "phase"), &to) || !phase_is_terminal(to))
+		return error_set(e, ERR_INVALID, "run.result: '%s' is not an end", js_str_or(data, "phase", ""));
+	struct js *result = js_get(data, "result") ? js_copy(js_get(data, "result")) : js_object();
+	if (b->usage)
+		js_set(result, "usage", js_ref(b->usage));
+	AUTO_FREE char *text = js_dump(result);
+	enum phase task_to = task_phase_after(to, result);
+	enum err_code rc = db_exec(c, e, "UPDATE runs SET result=?2 WHERE id=?1", "ss", r->id, text);
+	if (!rc)
+		rc = db_exec(c, e, "UPDATE tasks SET result=?2 WHERE id=?1", "ss", r->task, text);
+	if (!rc && task_to == PHASE_WAITING_HUMAN)
+		rc = open_gate(c, b, r, result, at, e);
+	struct js *event = js_object();
+	js_set(event, "result", result);
+	if (!rc)
+		rc = event_add(c, r->task, "run.result", r->worker, r->n, "runner", at, event, &b->out, e);
+	else
+		js_free(event);
+	struct move m = { .to = to, .reason = task_to == PHASE_WAITING_HUMAN ? "blocked" : js_str(data, "reason"), .error = js_str(data, "error"), .actor = "runner" };
+	if (!rc)
+		rc = run_move(c, r->id, &m, task_to, &b->out, e);
+	b->ended = !rc;
+	return rc;
+}
+
+static enum err_code take_phase(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *data, struct error *e)
+{
+	enum phase to;
+	if (!phase_from_name(js_str(data, "to"), &to) || phase_is_terminal(to))
+		return error_set(e, ERR_INVALID, "run.phase: '%s' is not a phase on the way", js_str_or(data, "to", ""));
+	struct move m = { .to = to, .actor = "runner" };
+	return run_move(c, r->id, &m, to, &b->out, e);
+}
+
+static enum err_code take_event(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *line, struct error *e)
+{
+	const char *type = js_str_or(line, "type", "");
+	const struct js *data = js_get(line, "data");
+	int64_t at = clock_parse_rfc3339(js_str_or(line, "at", ""));
+	at = at < 0 ? clock_wall_ms() : at;
+	if (str_eq(type, "run.phase"))
+		return take_phase(c, b, r, data, e);
+	if (str_eq(type, "run.result"))
+		return take_result(c, b, r, data, at, e);
+	const char *actor = str_eq(js_str(line, "actor"), "agent") ? "agent" : "runner";
+	return event_add(c, r->task, type, r->worker, r->n, actor, at, data ? js_ref(data) : NULL, &b->out, e);
+}
+
+static enum err_code take_beat(struct db_conn *c, const struct run_row *r, const struct js *beat, struct error *e)
+{
+	AUTO_FREE char *text = js_dump(beat);
+	int64_t now = clock_wall_ms();
+	enum err_code rc = db_exec(c, e, "UPDATE runs SET beat=?2, beat_at=?3 WHERE id=?1", "ssi", r->id, text, now);
+	if (!rc)
+		rc = db_exec(c, e, "UPDATE tasks SET beat_at=?2, progress=?3 WHERE id=?1", "sis", r->task, now, js_str(beat, "progress"));
+	return rc;
+}
+
+static enum err_code take_events(struct db_conn *c, struct batch *b, const struct run_row *r, struct error *e)
+{
+	b->acked = r->acked;
+	for (size_t i = 0; i < js_len(b->events); i++) {
+		const struct js *line = js_at(b->events, i);
+		int64_t n = js_i64(line, "n", -1);
+		if (n <= b->acked)
+			continue; /* sent again */
+		if (phase_is_terminal(r->phase) || b->ended)
+			return error_set(e, ERR_STALE, "run %s is over", r->id);
+		if (n != b->acked + 1)
+			return error_set(e, ERR_CONFLICT, "run %s: event %lld came where %lld was expected", r->id, (long long)n, (long long)b->acked + 1);
+		enum err_code rc = take_event(c, b, r, line, e);
+		if (rc)
+			return rc;
+		b->acked = n;
+	}
+	if (b->acked == r->acked)
+		return ERR_OK;
+	return db_exec(c, e, "UPDATE runs SET acked=?2 WHERE id=?1", "si", r->id, b->acked);
+}
+
+static enum err_code batch_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct batch *b = arg;
+	AUTO_RUN struct run_row r = { 0 };
+	enum err_code rc = run_load(c, b->run_id, &r, e);
+	if (!rc && !b->from_disk)
+		rc = check_runner(&r, b->token, b->epoch, e);
+	if (rc)
+		return rc;
+	snprintf(b->task, sizeof(b->task), "%s", r.task);
+	rc = take_events(c, b, &r, e);
+	if (!rc && b->beat && !b->ended && !phase_is_terminal(r.phase))
+		rc = take_beat(c, &r, b->beat, e);
+	b->ended = b->ended || phase_is_terminal(r.phase);
+	return rc;
+}
+
+static bool has_result(const struct js *events)
+{
+	size_t n = js_len(events);
+	return n && str_eq(js_str(js_at(events, n - 1), "type"), "run.result");
+}
+
+static enum err_code take_batch(struct core *c, struct batch *b, struct error *e)
+{
+	AUTO_JS struct js *total = NULL;
+	struct error ignored = ERROR_INIT;
+	if (usage_pull(c, b->run_id, has_result(b->events) ? &total : NULL, &ignored))
+		log_warn("run %s: usage: %s", b->run_id, ignored.text);
+	b->usage = total;
+	enum err_code rc = db_write(c->db, batch_op, b, e);
+	if (!rc) {
+		atomic_fetch_add(&c->ingested, js_len(b->events));
+		core_publish(c, &b->out);
+		if (b->ended) {
+			atomic_fetch_add(&c->ended, 1);
+			sched_ask(c);
+		}
+	}
+	outbox_release(&b->out);
+	return rc;
+}
+
+static void publish_live(struct core *c, const char *task, const struct js *live)
+{
+	for (size_t i = 0; i < js_len(live); i++) {
+		AUTO_JS struct js *o = js_copy(js_at(live, i));
+		js_set_bool(o, "live", true);
+		AUTO_FREE char *text = js_dump(o);
+		hub_publish_live(c->hub, task, text);
+	}
+}
+
+enum err_code core_ingest(struct core *c, const char *run_id, const char *token, const struct js *body, struct js **ret, struct error *e)
+{
+	int64_t protocol = js_i64(body, "protocol", 0);
+	if (protocol != RUNNER_PROTOCOL && protocol != RUNNER_PROTOCOL - 1)
+		return error_set(e, ERR_UNSUPPORTED, "runner protocol %lld: this server speaks %d", (long long)protocol, RUNNER_PROTOCOL);
+	if (js_len(js_get(body, "events")) > RUNNER_BATCH_MAX)
+		return error_set(e, ERR_LIMIT, "a batch of more than %d events", RUNNER_BATCH_MAX);
+	struct batch b = { .core = c, .run_id = run_id, .events = js_get(body, "events"), .beat = js_get(body, "beat"), .token = token,
+		.epoch = js_i64(body, "epoch", -1) };
+	enum err_code rc = take_batch(c, &b, e);
+	if (rc)
+		return rc;
+	publish_live(c, b.task, js_get(body, "live"));
+	*ret = js_object();
+	js_set_int(*ret, "acked", b.acked);
+	return ERR_OK;
+}
+
+struct command_list {
+	const char *run_id, *token;
+	int64_t after;
+	struct js *out;
+};
+
+static enum err_code commands_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct command_list *l = arg;
+	AUTO_RUN struct run_row r = { 0 };
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = run_load(c, l->run_id, &r, e);
+	if (!rc)
+		rc = check_runner(&r, l->token, r.n, e);
+	if (!rc && phase_is_terminal(r.phase))
+		rc = error_set(e, ERR_STALE, "run %s is over", r.id);
+	if (!rc)
+		rc = db_prepare(c, "SELECT n, kind, data, actor FROM commands WHERE run=?1 AND n>?2 ORDER BY n LIMIT 64", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, l->run_id);
+	db_bind_int(s, 2, l->after);
+	l->out = js_array();
+	while (!(rc = db_step(s, &row, e)) && row) {
+		struct js *o = js_object();
+		const char *data = db_text(s, 2);
+		js_set_int(o, "n", db_int(s, 0));
+		js_set_str(o, "kind", db_text(s, 1));
+		js_set(o, "data", js_parse(data, strlen(data), NULL));
+		js_set_str(o, "actor", db_text(s, 3));
+		js_push(l->out, o);
+	}
+	db_done(s);
+	return rc;
+}
+
+enum err_code core_commands(struct core *c, const char *run_id, const char *token, int64_t after, struct js **ret_list, struct error *e)
+{
+	struct command_list l = { .run_id = run_id, .token = token, .after = after };
+	enum err_code rc = db_read(c->db, commands_op, &l, e);
+	if (rc)
+		js_free(l.out);
+	else
+		*ret_list = l.out;
+	return rc;
+}
+
+struct find_run {
+	const char *run_id;
+	struct run_row run;
+};
+
+static enum err_code find_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct find_run *f = arg;
+	return run_load(c, f->run_id, &f->run, e);
+}
+
+/* Lines of the spool after `acked`, in batches. A torn last line was never acknowledged and ends the reading. */
+static enum err_code take_spool(struct core *c, const struct run_row *r, const struct strbuf *text, bool *ret_ended, struct error *e)
+{
+	const char *at = strbuf_str(text), *newline;
+	enum err_code rc = ERR_OK;
+	while (!rc && !*ret_ended && *at) {
+		struct batch b = { .core = c, .run_id = r->id, .from_disk = true };
+		AUTO_JS struct js *events = js_array();
+		while (js_len(events) < RUNNER_BATCH_MAX && (newline = strchr(at, '\n'))) {
+			struct js *line = js_parse(at, (size_t)(newline - at), NULL);
+			if (!line) {
+				at = "";
+				break;
+			}
+			js_push(events, line);
+			at = newline + 1;
+		}
+		if (!js_len(events))
+			break;
+		b.events = events;
+		rc = take_batch(c, &b, e);
+		*ret_ended = b.ended;
+	}
+	return rc;
+}
+
+enum err_code ingest_spool(struct core *c, const char *run_id, bool *ret_ended, struct error *e)
+{
+	struct find_run f = { .run_id = run_id };
+	enum err_code rc = db_read(c->db, find_op, &f, e);
+	if (rc)
+		return rc;
+	AUTO_RUN struct run_row r = f.run;
+	*ret_ended = phase_is_terminal(r.phase);
+	if (*ret_ended)
+		return ERR_OK;
+	AUTO_FREE char *dir = launch_run_dir(c, r.task, r.worker, r.n);
+	AUTO_FREE char *path = file_join(dir, "spool.jsonl");
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SPOOL_MAX);
+	rc = file_read(path, SPOOL_MAX, &text, e);
+	if (rc == ERR_NOT_FOUND)
+		return ERR_OK; /* it died before its first word */
+	return rc ? rc : take_spool(c, &r, &text, ret_ended, e);
+}
+
+struct lost {
+	const char *run_id, *reason, *text;
+	struct outbox out;
+};
+
+static enum err_code lost_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct lost *l = arg;
+	AUTO_RUN struct run_row r = { 0 };
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = run_load(conn, l->run_id, &r, e);
+	if (!rc)
+		rc = task_load(conn, r.task, &t, e);
+	if (rc || phase_is_terminal(r.phase))
+		return rc;
+	bool canceled = t.cancel_asked; /* it was asked to end, and it has */
+	struct move m = { .to = canceled ? PHASE_CANCELED : PHASE_LOST, .reason = canceled ? "canceled" : l->reason, .error = canceled ? NULL : l->text,
+		.actor = SERVER_ACTOR };
+	return run_move(conn, l->run_id, &m, m.to, &l->out, e);
+}
+
+enum err_code ingest_lost(struct core *c, const char *run_id, const char *reason, const char *text, struct error *e)
+{
+	AUTO_FREE char *copy = mem_strdup(text); /* text may be e's own */
+	struct lost l = { .run_id = run_id, .reason = reason, .text = copy };
+	enum err_code rc = db_write(c->db, lost_op, &l, e);
+	if (!rc) {
+		atomic_fetch_add(&c->lost, l.out.count ? 1 : 0);
+		core_publish(c, &l.out);
+	}
+	outbox_release(&l.out);
+	return rc;
+}

@@ -1,0 +1,87 @@
+/* struct core, for the files of this room only. */
+#pragma once
+#include "core/conf.h"
+#include "core/core.h"
+#include "core/task_db.h"
+#include "sandbox/sandbox.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#define TOKEN_KEY_SIZE 32
+#define SCHED_TICK_MS 1000
+#define BEAT_INTERVAL_MS 10000
+#define SERVER_ACTOR "signalbox"
+
+struct reaper;
+struct taskdirs;
+struct gateway_ctl;
+
+struct core {
+	char *data, *runtime, *socket, *runner_socket, *runner_path, *init_path, *exe;
+	struct conf *config;
+	struct db *db;
+	struct hub *hub;
+	int lock_fd;
+	bool root;
+	uid_t uid; /* the sandboxes' identity */
+	gid_t gid;
+	struct sandbox_probe probe;
+	unsigned char token_key[TOKEN_KEY_SIZE]; /* signs the runs' gateway tokens */
+
+	struct reaper *reaper;
+	struct taskdirs *taskdirs;
+	struct gateway_ctl *gateway;
+
+	pthread_mutex_t sched_lock; /* guards the next four */
+	pthread_cond_t sched_wake;
+	bool sched_asked, sched_stop, draining;
+	int snapshots_now;
+	pthread_t sched_thread;
+	bool sched_running;
+
+	atomic_ullong submitted, started, ended, lost, ingested;
+};
+
+/* launch.c: the task directory and the runner. */
+MUST_USE enum err_code launch_run(struct core *c, const char *run_id, struct error *e);
+char *launch_run_dir(struct core *c, const char *task, const char *worker, int64_t n);
+char *launch_work_dir(struct core *c, const char *run_id);
+/* What a dead runner leaves: its cgroup and its work directory. */
+void launch_clean_up(struct core *c, const char *run_id);
+
+/* sched.c */
+MUST_USE enum err_code sched_start(struct core *c, struct error *e);
+void sched_stop(struct core *c);
+void sched_ask(struct core *c); /* something may be claimable */
+
+/* reaper.c: notices the end of local runners. */
+MUST_USE enum err_code reaper_start(struct core *c, struct error *e);
+void reaper_stop(struct core *c);
+void reaper_watch(struct core *c, const char *run_id, pid_t pid, int pidfd_taken);
+MUST_USE enum err_code reaper_adopt_all(struct core *c, struct error *e);
+
+/* ingest.c */
+MUST_USE enum err_code ingest_spool(struct core *c, const char *run_id, bool *ret_ended, struct error *e); /* from disk, what was not acknowledged */
+MUST_USE enum err_code ingest_lost(struct core *c, const char *run_id, const char *reason, const char *text, struct error *e);
+
+/* taskdir.c: task directories follow the rows. */
+MUST_USE enum err_code taskdir_start(struct core *c, struct error *e);
+void taskdir_stop(struct core *c);
+void taskdir_dirty(struct core *c, const char *task_id);
+
+/* usage.c: what the gateway counted. Adds usage.added events for new exchanges of a run; the sum is for the result. */
+MUST_USE enum err_code usage_pull(struct core *c, const char *run_id, struct js **ret_total, struct error *e);
+char *usage_file(struct core *c, const char *run_id);
+
+/* gateway_ctl.c: the gateway process. */
+MUST_USE enum err_code gateway_ctl_start(struct core *c, struct error *e);
+void gateway_ctl_stop(struct core *c); /* the process goes on */
+void gateway_ctl_tick(struct core *c); /* restarts it when it is gone */
+MUST_USE enum err_code gateway_ctl_set_key(struct core *c, const char *provider, const char *key, struct error *e);
+bool gateway_ctl_has_key(struct core *c, const char *provider);
+char *gateway_ctl_dir(struct core *c); /* the directory that sandboxes see */
+MUST_USE enum err_code gateway_ctl_token(struct core *c, const char *run_id, const struct js *spec, char **ret, struct error *e);
+
+/* After a commit: wakes streams and the record. */
+void core_publish(struct core *c, const struct outbox *out);

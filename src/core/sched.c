@@ -1,0 +1,206 @@
+/* The scheduler: one thread that claims queued tasks in order of priority and age, within the caps, and starts their runners.  The queue
+ * is rows, so it survives everything; a claim is a compare-and-set in one transaction. */
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "core/inside.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LIVE_REPOS_MAX 4096
+
+struct claim {
+	struct core *core;
+	char run_id[ID_SIZE + 32];
+	bool found;
+	struct outbox out;
+};
+
+struct live {
+	struct { char *repo; int64_t n; } *repos;
+	size_t count;
+	int64_t total;
+};
+
+static void live_release(struct live *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		free(l->repos[i].repo);
+	free(l->repos);
+}
+
+static enum err_code live_load(struct db_conn *c, struct live *l, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c, "SELECT repo, COUNT(*) FROM runs WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') GROUP BY repo", &s, e);
+	if (rc)
+		return rc;
+	while (!(rc = db_step(s, &row, e)) && row && l->count < LIVE_REPOS_MAX) {
+		l->repos = mem_grow(l->repos, (l->count + 1) * sizeof(*l->repos));
+		l->repos[l->count].repo = mem_strdup(db_text(s, 0));
+		l->repos[l->count].n = db_int(s, 1);
+		l->total += l->repos[l->count++].n;
+	}
+	db_done(s);
+	return rc;
+}
+
+static int64_t live_in(const struct live *l, const char *repo)
+{
+	for (size_t i = 0; i < l->count; i++)
+		if (str_eq(l->repos[i].repo, repo))
+			return l->repos[i].n;
+	return 0;
+}
+
+/* The first in order whose repository has room. */
+static enum err_code pick(struct db_conn *c, const struct live *live, int64_t per_repo, char **ret_task, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c, "SELECT task, repo FROM queue WHERE not_before<=?1 ORDER BY priority DESC, task", &s, e);
+	if (rc)
+		return rc;
+	db_bind_int(s, 1, clock_wall_ms());
+	while (!*ret_task && !(rc = db_step(s, &row, e)) && row)
+		if (live_in(live, db_text(s, 1)) < per_repo)
+			*ret_task = mem_strdup(db_text(s, 0));
+	db_done(s);
+	return rc;
+}
+
+static enum err_code insert_run(struct db_conn *conn, const struct task_row *t, struct claim *k, struct error *e)
+{
+	int64_t n = t->run_n + 1, now = clock_wall_ms();
+	snprintf(k->run_id, sizeof(k->run_id), "%s.main.%lld", t->id, (long long)n);
+	enum err_code rc = db_exec(conn, e,
+		"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at) VALUES(?1,?2,'main',?3,1,?3,?4,?5,'claimed','',?6)",
+		"ssissi", k->run_id, t->id, n, t->project, t->repo, now);
+	if (!rc)
+		rc = db_exec(conn, e, "UPDATE tasks SET run_n=?2, cancel_asked=0 WHERE id=?1 AND run_n=?3", "sii", t->id, n, t->run_n);
+	struct js *data = js_object();
+	js_set_str(data, "run", k->run_id);
+	if (rc) {
+		js_free(data);
+		return rc;
+	}
+	return event_add(conn, t->id, "task.claimed", "main", n, SERVER_ACTOR, now, data, &k->out, e);
+}
+
+static enum err_code claim_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct claim *k = arg;
+	const struct conf *config = k->core->config;
+	AUTO(live_release) struct live live = { 0 };
+	AUTO_FREE char *task = NULL;
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = live_load(conn, &live, e);
+	if (rc || live.total >= conf_limit(config, "running"))
+		return rc;
+	rc = pick(conn, &live, conf_limit(config, "running_per_repository"), &task, e);
+	if (rc || !task)
+		return rc;
+	rc = task_load(conn, task, &t, e);
+	struct move m = { .to = PHASE_CLAIMED, .actor = SERVER_ACTOR };
+	if (!rc)
+		rc = task_move(conn, task, &m, &k->out, e);
+	if (!rc)
+		rc = insert_run(conn, &t, k, e);
+	k->found = !rc;
+	return rc;
+}
+
+/* Claims and starts one; false when there is nothing to claim now. */
+static bool claim_one(struct core *c)
+{
+	struct claim k = { .core = c };
+	struct error e = ERROR_INIT;
+	enum err_code rc = db_write(c->db, claim_op, &k, &e);
+	if (rc)
+		log_error("claim: %s", e.text);
+	else
+		core_publish(c, &k.out);
+	outbox_release(&k.out);
+	if (rc || !k.found)
+		return false;
+	rc = launch_run(c, k.run_id, &e);
+	if (rc) {
+		log_error("start run %s: %s", k.run_id, e.text);
+		struct error ignored = ERROR_INIT;
+		if (ingest_lost(c, k.run_id, "launch_failed", e.text, &ignored))
+			log_error("end run %s: %s", k.run_id, ignored.text);
+	}
+	return true;
+}
+
+static bool wait_for_work(struct core *c)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += SCHED_TICK_MS / 1000;
+	pthread_mutex_lock(&c->sched_lock);
+	while (!c->sched_asked && !c->sched_stop)
+		if (pthread_cond_timedwait(&c->sched_wake, &c->sched_lock, &until))
+			break;
+	c->sched_asked = false;
+	bool go = !c->sched_stop;
+	pthread_mutex_unlock(&c->sched_lock);
+	return go;
+}
+
+static bool is_draining(struct core *c)
+{
+	pthread_mutex_lock(&c->sched_lock);
+	bool draining = c->draining || c->sched_stop;
+	pthread_mutex_unlock(&c->sched_lock);
+	return draining;
+}
+
+static void *sched_main(void *arg)
+{
+	struct core *c = arg;
+	int64_t next_tick = 0;
+	while (wait_for_work(c)) {
+		while (!is_draining(c) && claim_one(c))
+			;
+		if (clock_mono_ms() >= next_tick) {
+			next_tick = clock_mono_ms() + SCHED_TICK_MS;
+			hub_tick(c->hub);
+			gateway_ctl_tick(c);
+		}
+	}
+	return NULL;
+}
+
+enum err_code sched_start(struct core *c, struct error *e)
+{
+	int rc = pthread_create(&c->sched_thread, NULL, sched_main, c);
+	if (rc)
+		return error_set(e, ERR_IO, "start the scheduler's thread: %s", strerror(rc));
+	c->sched_running = true;
+	sched_ask(c);
+	return ERR_OK;
+}
+
+void sched_stop(struct core *c)
+{
+	pthread_mutex_lock(&c->sched_lock);
+	c->sched_stop = true;
+	pthread_cond_signal(&c->sched_wake);
+	pthread_mutex_unlock(&c->sched_lock);
+	if (c->sched_running)
+		pthread_join(c->sched_thread, NULL);
+	c->sched_running = false;
+}
+
+void sched_ask(struct core *c)
+{
+	pthread_mutex_lock(&c->sched_lock);
+	c->sched_asked = true;
+	pthread_cond_signal(&c->sched_wake);
+	pthread_mutex_unlock(&c->sched_lock);
+}

@@ -1,0 +1,318 @@
+/* Rows of tasks, runs and events. */
+#include "core/task_db.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define AMBIGUOUS_LISTED 8
+
+void outbox_release(struct outbox *o)
+{
+	for (size_t i = 0; i < o->count; i++)
+		free(o->lines[i].line);
+	free(o->lines);
+	*o = (struct outbox){ 0 };
+}
+
+void task_row_release(struct task_row *t)
+{
+	free(t->name);
+	free(t->project);
+	free(t->repo);
+	free(t->created_by);
+	free(t->session_id);
+	free(t->reason);
+	free(t->error);
+	free(t->progress);
+	js_free(t->spec);
+	js_free(t->labels);
+	js_free(t->result);
+	*t = (struct task_row){ 0 };
+}
+
+void run_row_release(struct run_row *r)
+{
+	free(r->id);
+	free(r->task);
+	free(r->worker);
+	free(r->project);
+	free(r->repo);
+	free(r->token_hash);
+	free(r->boot);
+	free(r->reason);
+	free(r->error);
+	js_free(r->beat);
+	js_free(r->result);
+	*r = (struct run_row){ 0 };
+}
+
+static char *column_dup(struct db_stmt *s, int column)
+{
+	return mem_strdup(db_text(s, column));
+}
+
+static struct js *column_js(struct db_stmt *s, int column)
+{
+	const char *text = db_text(s, column);
+	return text ? js_parse(text, strlen(text), NULL) : NULL;
+}
+
+static enum phase column_phase(struct db_stmt *s, int column)
+{
+	enum phase p = PHASE_FAILED;
+	phase_from_name(db_text(s, column), &p);
+	return p;
+}
+
+enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c,
+		"SELECT id, name, project, repo, created_by, session_id, phase, spec, priority, labels, created_at, started_at,"
+		" completed_at, last_seq, run_n, reason, error, progress, result, beat_at, cancel_asked FROM tasks WHERE id=?1", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, id);
+	rc = db_step(s, &row, e);
+	if (!rc && !row)
+		rc = error_set(e, ERR_NOT_FOUND, "no task '%s'", id);
+	if (!rc) {
+		*ret = (struct task_row){ .name = column_dup(s, 1), .project = column_dup(s, 2), .repo = column_dup(s, 3),
+			.created_by = column_dup(s, 4), .session_id = column_dup(s, 5), .phase = column_phase(s, 6), .spec = column_js(s, 7),
+			.priority = db_int(s, 8), .labels = column_js(s, 9), .created_at = db_int(s, 10), .started_at = db_int(s, 11),
+			.completed_at = db_int(s, 12), .last_seq = db_int(s, 13), .run_n = db_int(s, 14), .reason = column_dup(s, 15),
+			.error = column_dup(s, 16), .progress = column_dup(s, 17), .result = column_js(s, 18), .beat_at = db_int(s, 19),
+			.cancel_asked = db_int(s, 20) != 0 };
+		snprintf(ret->id, sizeof(ret->id), "%s", db_text(s, 0));
+	}
+	db_done(s);
+	return rc;
+}
+
+enum err_code run_load(struct db_conn *c, const char *id, struct run_row *ret, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c,
+		"SELECT id, task, worker, project, repo, token_hash, boot, reason, error, phase, n, turn, attempt, pid, start_ticks,"
+		" acked, exchanges, beat_at, created_at, ended_at, beat, result FROM runs WHERE id=?1", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, id);
+	rc = db_step(s, &row, e);
+	if (!rc && !row)
+		rc = error_set(e, ERR_NOT_FOUND, "no run '%s'", id);
+	if (!rc)
+		*ret = (struct run_row){ .id = column_dup(s, 0), .task = column_dup(s, 1), .worker = column_dup(s, 2), .project = column_dup(s, 3),
+			.repo = column_dup(s, 4), .token_hash = column_dup(s, 5), .boot = column_dup(s, 6), .reason = column_dup(s, 7),
+			.error = column_dup(s, 8), .phase = column_phase(s, 9), .n = db_int(s, 10), .turn = db_int(s, 11), .attempt = db_int(s, 12),
+			.pid = db_int(s, 13), .start_ticks = db_int(s, 14), .acked = db_int(s, 15), .exchanges = db_int(s, 16),
+			.beat_at = db_int(s, 17), .created_at = db_int(s, 18), .ended_at = db_int(s, 19), .beat = column_js(s, 20),
+			.result = column_js(s, 21) };
+	db_done(s);
+	return rc;
+}
+
+static enum err_code find_by_name(struct db_conn *c, const char *name, const char *repo, char ret_id[ID_SIZE], struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	int found = 0;
+	AUTO_STRBUF struct strbuf ids = STRBUF_LIMIT(ERROR_HINT_MAX);
+	enum err_code rc = db_prepare(c, "SELECT id, repo FROM tasks WHERE name=?1 AND (?2 IS NULL OR repo=?2) ORDER BY id DESC LIMIT 8", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, name);
+	db_bind_text(s, 2, repo);
+	while (!(rc = db_step(s, &row, e)) && row && found < AMBIGUOUS_LISTED) {
+		if (found++ == 0)
+			snprintf(ret_id, ID_SIZE, "%s", db_text(s, 0));
+		strbuf_addf(&ids, "%s%s (%s)", ids.len ? ", " : "", db_text(s, 0), db_text(s, 1));
+	}
+	db_done(s);
+	if (rc)
+		return rc;
+	if (!found)
+		return error_set(e, ERR_NOT_FOUND, "no task '%s'", name);
+	if (found > 1) {
+		error_set(e, ERR_CONFLICT, "the name '%s' is used in %d repositories", name, found);
+		error_hint(e, "use one of the ids: %s", strbuf_str(&ids));
+		return ERR_CONFLICT;
+	}
+	return ERR_OK;
+}
+
+enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e)
+{
+	if (clock_is_id(ref)) {
+		struct db_stmt *s;
+		bool row = false;
+		enum err_code rc = db_prepare(c, "SELECT 1 FROM tasks WHERE id=?1", &s, e);
+		if (rc)
+			return rc;
+		db_bind_text(s, 1, ref);
+		rc = db_step(s, &row, e);
+		db_done(s);
+		if (rc)
+			return rc;
+		if (row) {
+			snprintf(ret_id, ID_SIZE, "%s", ref);
+			return ERR_OK;
+		}
+	}
+	enum err_code rc = find_by_name(c, ref, repo, ret_id, e);
+	if (rc == ERR_CONFLICT || rc == ERR_NOT_FOUND)
+		error_hint(e, "`signalbox ls` lists the tasks");
+	return rc;
+}
+
+enum err_code task_insert(struct db_conn *c, const struct task_row *t, struct error *e)
+{
+	AUTO_FREE char *spec = js_dump(t->spec);
+	AUTO_FREE char *labels = js_dump(t->labels);
+	enum err_code rc = db_exec(c, e,
+		"INSERT INTO tasks(id,name,project,repo,created_by,session_id,phase,spec,priority,labels,created_at,last_seq,run_n)"
+		" VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,0,0)", "ssssssssisi", t->id, t->name, t->project, t->repo, t->created_by,
+		t->session_id, phase_name(t->phase), spec, t->priority, labels, t->created_at);
+	if (rc == ERR_CONFLICT) {
+		error_set(e, ERR_CONFLICT, "the name '%s' is taken in this repository", t->name ? t->name : t->id);
+		error_hint(e, "choose another name, or `signalbox rm %s` the old task", t->name ? t->name : t->id);
+	}
+	if (rc)
+		return rc;
+	return db_exec(c, e, "INSERT INTO queue(task,priority,repo,not_before) VALUES(?1,?2,?3,0)", "sis", t->id, t->priority, t->repo);
+}
+
+static enum err_code next_seq(struct db_conn *c, const char *task, int64_t *ret, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c, "UPDATE tasks SET last_seq=last_seq+1 WHERE id=?1 RETURNING last_seq", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, task);
+	rc = db_step(s, &row, e);
+	if (!rc && !row)
+		rc = error_set(e, ERR_NOT_FOUND, "no task '%s'", task);
+	if (!rc)
+		*ret = db_int(s, 0);
+	db_done(s);
+	return rc;
+}
+
+static void outbox_put(struct outbox *o, const char *task, int64_t seq, char *line_taken)
+{
+	if (o->count == o->cap) {
+		o->cap = o->cap ? o->cap * 2 : 8;
+		o->lines = mem_grow(o->lines, o->cap * sizeof(*o->lines));
+	}
+	struct outbox_line *l = &o->lines[o->count++];
+	snprintf(l->task, sizeof(l->task), "%s", task);
+	l->seq = seq;
+	l->line = line_taken;
+}
+
+enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
+	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e)
+{
+	int64_t seq = 0;
+	enum err_code rc = next_seq(c, task, &seq, e);
+	if (rc) {
+		js_free(data_taken);
+		return rc;
+	}
+	char when[RFC3339_SIZE];
+	clock_rfc3339(at, when);
+	AUTO_JS struct js *event = js_object();
+	js_set_int(event, "seq", seq);
+	js_set_str(event, "at", when);
+	js_set_str(event, "type", type);
+	js_set_str(event, "task", task);
+	js_set(event, "worker", js_string(worker));
+	js_set(event, "run", run_n ? js_int(run_n) : js_null());
+	js_set_str(event, "actor", actor);
+	js_set(event, "data", data_taken ? data_taken : js_object());
+	char *line = js_dump(event);
+	rc = db_exec(c, e, "INSERT INTO events(task,seq,at,type,line) VALUES(?1,?2,?3,?4,?5)", "siiss", task, seq, at, type, line);
+	if (rc)
+		free(line);
+	else
+		outbox_put(out, task, seq, line);
+	return rc;
+}
+
+static struct js *move_data(enum phase from, const struct move *m)
+{
+	struct js *d = js_object();
+	js_set_str(d, "from", phase_name(from));
+	js_set_str(d, "to", phase_name(m->to));
+	js_set_str(d, "reason", m->reason);
+	js_set_str(d, "error", m->error);
+	return d;
+}
+
+static enum err_code task_done_event(struct db_conn *c, const char *id, const struct move *m, int64_t now, struct outbox *out, struct error *e)
+{
+	struct js *d = js_object();
+	js_set_str(d, "status", phase_status(m->to));
+	js_set_str(d, "reason", m->reason);
+	js_set_str(d, "error", m->error);
+	return event_add(c, id, phase_is_terminal(m->to) ? "task.done" : "task.waiting", NULL, 0, m->actor, now, d, out, e);
+}
+
+enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e)
+{
+	AUTO_TASK struct task_row t = { 0 };
+	int64_t now = clock_wall_ms();
+	bool ends = phase_is_terminal(m->to);
+	enum err_code rc = task_load(c, id, &t, e);
+	if (!rc)
+		rc = state_move_check(t.phase, m->to, e);
+	if (!rc && (ends || m->to == PHASE_WAITING_HUMAN))
+		rc = task_done_event(c, id, m, now, out, e);
+	if (!rc)
+		rc = db_exec(c, e,
+			"UPDATE tasks SET phase=?2, reason=?3, error=?4, completed_at=CASE WHEN ?5 THEN ?6 ELSE completed_at END,"
+			" started_at=CASE WHEN ?7 AND started_at IS NULL THEN ?6 ELSE started_at END WHERE id=?1 AND phase=?8", "ssssiiis",
+			id, phase_name(m->to), m->reason, m->error, (int64_t)ends, now, (int64_t)(m->to == PHASE_CLAIMED), phase_name(t.phase));
+	if (!rc && (ends || t.phase == PHASE_QUEUED))
+		rc = db_exec(c, e, "DELETE FROM queue WHERE task=?1", "s", id);
+	return rc ? error_wrap(e, "task %s", id) : ERR_OK;
+}
+
+static enum err_code run_ended_event(struct db_conn *c, const struct run_row *r, const struct move *m, int64_t now, struct outbox *out, struct error *e)
+{
+	struct js *d = js_object();
+	js_set_str(d, "outcome", phase_name(m->to));
+	js_set_str(d, "reason", m->reason);
+	js_set_str(d, "error", m->error);
+	return event_add(c, r->task, "run.ended", r->worker, r->n, m->actor, now, d, out, e);
+}
+
+enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e)
+{
+	AUTO_RUN struct run_row r = { 0 };
+	int64_t now = clock_wall_ms();
+	bool ends = phase_is_terminal(m->to);
+	enum err_code rc = run_load(c, run_id, &r, e);
+	if (!rc)
+		rc = state_move_check(r.phase, m->to, e);
+	if (!rc)
+		rc = event_add(c, r.task, "run.phase", r.worker, r.n, m->actor, now, move_data(r.phase, m), out, e);
+	if (!rc)
+		rc = db_exec(c, e,
+			"UPDATE runs SET phase=?2, reason=?3, error=?4, ended_at=CASE WHEN ?5 THEN ?6 ELSE ended_at END WHERE id=?1",
+			"ssssii", run_id, phase_name(m->to), m->reason, m->error, (int64_t)ends, now);
+	if (!rc && ends)
+		rc = run_ended_event(c, &r, m, now, out, e);
+	if (!rc) {
+		struct move task = *m;
+		task.to = task_to;
+		rc = task_move(c, r.task, &task, out, e);
+	}
+	return rc;
+}

@@ -1,0 +1,54 @@
+/* Rows of tasks, runs and events: what is done inside one transaction.  Every function here runs in a db op.
+ * What was appended is collected in a struct outbox and published by the caller after the commit. */
+#pragma once
+#include "base/clock.h"
+#include "base/js.h"
+#include "core/state.h"
+#include "db/db.h"
+
+struct task_row {
+	char id[ID_SIZE];
+	char *name, *project, *repo, *created_by, *session_id, *reason, *error, *progress;
+	enum phase phase;
+	struct js *spec, *labels, *result;
+	int64_t priority, created_at, started_at, completed_at, last_seq, run_n, beat_at; /* times: ms, 0 when not yet */
+	bool cancel_asked;
+};
+
+struct run_row {
+	char *id, *task, *worker, *project, *repo, *token_hash, *boot, *reason, *error;
+	enum phase phase;
+	int64_t n, turn, attempt, pid, start_ticks, acked, exchanges, beat_at, created_at, ended_at;
+	struct js *beat, *result;
+};
+
+/* Event lines made in a transaction, in order. */
+struct outbox {
+	struct outbox_line { char task[ID_SIZE]; int64_t seq; char *line; } *lines;
+	size_t count, cap;
+};
+void outbox_release(struct outbox *o);
+
+void task_row_release(struct task_row *t);
+void run_row_release(struct run_row *r);
+#define AUTO_TASK __attribute__((cleanup(task_row_release)))
+#define AUTO_RUN __attribute__((cleanup(run_row_release)))
+
+MUST_USE enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret, struct error *e);
+MUST_USE enum err_code run_load(struct db_conn *c, const char *id, struct run_row *ret, struct error *e);
+/* `ref` is an id, or a name (then `repo` narrows when not NULL). Several matches: ERR_CONFLICT whose hint lists the ids. */
+MUST_USE enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e);
+
+MUST_USE enum err_code task_insert(struct db_conn *c, const struct task_row *t, struct error *e);
+/* Appends one event: seq comes from tasks.last_seq in this transaction. `data` is taken. worker may be NULL; run_n 0: none. */
+MUST_USE enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
+	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e);
+/* The only functions that change a phase; they refuse what the table does not allow, and say it in an event. */
+struct move { enum phase to; const char *reason, *error, *actor; };
+MUST_USE enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e);
+/* Moves a run and its task with it. When the run ends, `task_to` tells where the task goes (usually the same; waiting_human when blocked). */
+MUST_USE enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e);
+
+/* What the API shows. */
+struct js *task_to_js(const struct task_row *t, const char *directory);
+struct js *run_to_js(const struct run_row *r);

@@ -1,0 +1,309 @@
+/* Looking at tasks and runs, canceling and deleting them. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "core/inside.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct look {
+	struct core *core;
+	const char *ref, *repo;
+	char id[ID_SIZE];
+	struct js *out;
+};
+
+static char *dir_of(struct core *c, const char *task)
+{
+	return mem_printf("%s/tasks/%s", c->data, task);
+}
+
+char *core_task_dir(struct core *c, const char *task_id)
+{
+	return dir_of(c, task_id);
+}
+
+static enum err_code newest_run(struct db_conn *conn, const struct task_row *t, struct js *o, struct error *e)
+{
+	if (!t->run_n)
+		return ERR_OK;
+	AUTO_RUN struct run_row r = { 0 };
+	AUTO_FREE char *id = mem_printf("%s.main.%lld", t->id, (long long)t->run_n);
+	enum err_code rc = run_load(conn, id, &r, e);
+	if (!rc)
+		js_set(o, "run", run_to_js(&r));
+	return rc;
+}
+
+static enum err_code show(struct core *c, struct db_conn *conn, const char *id, bool with_run, struct js **ret, struct error *e)
+{
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = task_load(conn, id, &t, e);
+	if (rc)
+		return rc;
+	AUTO_FREE char *dir = dir_of(c, id);
+	struct js *o = task_to_js(&t, dir);
+	js_set(o, "run", js_null());
+	if (with_run)
+		rc = newest_run(conn, &t, o, e);
+	if (rc)
+		js_free(o);
+	else
+		*ret = o;
+	return rc;
+}
+
+static enum err_code show_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct look *l = arg;
+	enum err_code rc = task_find(conn, l->ref, l->repo, l->id, e);
+	return rc ? rc : show(l->core, conn, l->id, true, &l->out, e);
+}
+
+enum err_code core_task(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e)
+{
+	struct look l = { .core = c, .ref = ref, .repo = repo };
+	enum err_code rc = db_read(c->db, show_op, &l, e);
+	if (!rc)
+		*ret = l.out;
+	return rc;
+}
+
+static enum err_code resolve_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct look *l = arg;
+	return task_find(conn, l->ref, l->repo, l->id, e);
+}
+
+enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e)
+{
+	struct look l = { .core = c, .ref = ref, .repo = repo };
+	enum err_code rc = db_read(c->db, resolve_op, &l, e);
+	if (!rc)
+		memcpy(ret_id, l.id, ID_SIZE);
+	return rc;
+}
+
+struct list {
+	struct core *core;
+	const struct task_filter *filter;
+	char *label_key;
+	const char *label_value;
+	unsigned phases; /* bit per phase; 0: all */
+	struct js *data;
+	char next[ID_SIZE];
+	int64_t limit;
+};
+
+/* "RUNNING,QUEUED" -> the phases that are shown so. */
+static enum err_code parse_states(const char *text, unsigned *ret, struct error *e)
+{
+	AUTO_FREE char *copy = mem_strdup(text);
+	for (char *save = NULL, *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+		unsigned hit = 0;
+		for (unsigned p = 0; p < PHASE_COUNT; p++)
+			if (str_eq(phase_status((enum phase)p), word))
+				hit |= 1u << p;
+		if (!hit)
+			return error_set(e, ERR_INVALID, "state '%.40s': expected QUEUED, RUNNING, WAITING, DONE, ERROR, TIMEOUT or CANCELED", word);
+		*ret |= hit;
+	}
+	return ERR_OK;
+}
+
+static bool matches(const struct list *l, struct db_stmt *s)
+{
+	enum phase p = PHASE_QUEUED;
+	if (l->phases && (!phase_from_name(db_text(s, 1), &p) || !(l->phases & (1u << p))))
+		return false;
+	if (!l->label_key)
+		return true;
+	const char *text = db_text(s, 2);
+	AUTO_JS struct js *labels = js_parse(text, strlen(text), NULL);
+	const char *v = js_str(labels, l->label_key);
+	return v && (!l->label_value || str_eq(v, l->label_value));
+}
+
+static enum err_code list_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct list *l = arg;
+	struct db_stmt *s;
+	bool row = false;
+	char ids[TASKS_PAGE_MAX][ID_SIZE];
+	int64_t n = 0;
+	enum err_code rc = db_prepare(conn, "SELECT id, phase, labels FROM tasks WHERE (?1 IS NULL OR id<?1) AND (?2 IS NULL OR repo=?2) ORDER BY id DESC", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, l->filter->after);
+	db_bind_text(s, 2, l->filter->repo);
+	while (!(rc = db_step(s, &row, e)) && row) {
+		if (!matches(l, s))
+			continue;
+		if (n == l->limit) {
+			memcpy(l->next, ids[n - 1], ID_SIZE);
+			break;
+		}
+		strncpy(ids[n], db_text(s, 0), ID_SIZE - 1);
+		ids[n++][ID_SIZE - 1] = 0;
+	}
+	db_done(s);
+	for (int64_t i = 0; !rc && i < n; i++) {
+		struct js *o = NULL;
+		rc = show(l->core, conn, ids[i], true, &o, e);
+		if (!rc)
+			js_push(l->data, o);
+	}
+	return rc;
+}
+
+enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e)
+{
+	struct list l = { .core = c, .filter = f, .data = js_array(), .limit = f->limit < TASKS_PAGE_MAX ? f->limit : TASKS_PAGE_MAX };
+	AUTO_FREE char *label = mem_strdup(f->label);
+	enum err_code rc = f->state ? parse_states(f->state, &l.phases, e) : ERR_OK;
+	if (label) {
+		char *eq = strchr(label, '=');
+		l.label_key = label;
+		if (eq) {
+			*eq = 0;
+			l.label_value = eq + 1;
+		}
+	}
+	if (!rc)
+		rc = db_read(c->db, list_op, &l, e);
+	if (rc) {
+		js_free(l.data);
+		return rc;
+	}
+	*ret_list = js_object();
+	js_set(*ret_list, "data", l.data);
+	js_set(*ret_list, "next_cursor", l.next[0] ? js_string(l.next) : js_null());
+	return ERR_OK;
+}
+
+static enum err_code runs_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct look *l = arg;
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = task_find(conn, l->ref, l->repo, l->id, e);
+	if (!rc)
+		rc = task_load(conn, l->id, &t, e);
+	l->out = js_array();
+	for (int64_t n = 1; !rc && n <= t.run_n; n++) {
+		AUTO_RUN struct run_row r = { 0 };
+		AUTO_FREE char *id = mem_printf("%s.main.%lld", t.id, (long long)n);
+		rc = run_load(conn, id, &r, e);
+		if (!rc)
+			js_push(l->out, run_to_js(&r));
+	}
+	return rc;
+}
+
+enum err_code core_runs(struct core *c, const char *ref, const char *repo, struct js **ret_list, struct error *e)
+{
+	struct look l = { .core = c, .ref = ref, .repo = repo };
+	enum err_code rc = db_read(c->db, runs_op, &l, e);
+	if (rc) {
+		js_free(l.out);
+		return rc;
+	}
+	*ret_list = js_object();
+	js_set(*ret_list, "data", l.out);
+	return ERR_OK;
+}
+
+static enum err_code run_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct look *l = arg;
+	AUTO_RUN struct run_row r = { 0 };
+	enum err_code rc = run_load(conn, l->ref, &r, e);
+	if (!rc)
+		l->out = run_to_js(&r);
+	return rc;
+}
+
+enum err_code core_run(struct core *c, const char *run_id, struct js **ret, struct error *e)
+{
+	struct look l = { .core = c, .ref = run_id };
+	enum err_code rc = db_read(c->db, run_op, &l, e);
+	if (!rc)
+		*ret = l.out;
+	return rc;
+}
+
+struct cancel {
+	struct look look;
+	const char *who;
+	struct outbox out;
+};
+
+/* A queued or waiting task ends here; a running one is told through its runner's commands, and ends when that has ended. */
+static enum err_code cancel_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct cancel *k = arg;
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
+	if (!rc)
+		rc = task_load(conn, k->look.id, &t, e);
+	if (rc || phase_is_terminal(t.phase))
+		return rc;
+	if (t.phase == PHASE_QUEUED || t.phase == PHASE_WAITING_HUMAN) {
+		struct move m = { .to = PHASE_CANCELED, .reason = "canceled", .actor = k->who };
+		return task_move(conn, t.id, &m, &k->out, e);
+	}
+	if (t.cancel_asked)
+		return ERR_OK;
+	AUTO_FREE char *run = mem_printf("%s.main.%lld", t.id, (long long)t.run_n);
+	rc = db_exec(conn, e, "UPDATE tasks SET cancel_asked=1 WHERE id=?1", "s", t.id);
+	if (!rc)
+		rc = db_exec(conn, e, "INSERT INTO commands(run,n,kind,data,created_at,actor) SELECT ?1, COALESCE(MAX(n),0)+1, 'cancel', '{}', ?2, ?3 FROM commands WHERE run=?1",
+			"sis", run, clock_wall_ms(), k->who);
+	if (!rc)
+		rc = event_add(conn, t.id, "task.cancel_asked", NULL, 0, k->who, clock_wall_ms(), NULL, &k->out, e);
+	return rc;
+}
+
+enum err_code core_cancel(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e)
+{
+	struct cancel k = { .look = { .core = c, .ref = ref, .repo = repo }, .who = who };
+	enum err_code rc = db_write(c->db, cancel_op, &k, e);
+	if (!rc) {
+		core_publish(c, &k.out);
+		AUTO_FREE char *topic = mem_printf("commands:%s", k.look.id);
+		hub_touch(c->hub, topic);
+		rc = core_task(c, k.look.id, NULL, ret_task, e);
+	}
+	outbox_release(&k.out);
+	return rc;
+}
+
+static enum err_code delete_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	static const char *const statements[] = { "DELETE FROM events WHERE task=?1", "DELETE FROM commands WHERE run IN (SELECT id FROM runs WHERE task=?1)",
+		"DELETE FROM runs WHERE task=?1", "DELETE FROM gates WHERE task=?1", "DELETE FROM queue WHERE task=?1", "DELETE FROM tasks WHERE id=?1" };
+	struct look *l = arg;
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = task_find(conn, l->ref, l->repo, l->id, e);
+	if (!rc)
+		rc = task_load(conn, l->id, &t, e);
+	if (!rc && !phase_is_terminal(t.phase)) {
+		error_set(e, ERR_CONFLICT, "task %s is %s", l->ref, phase_status(t.phase));
+		error_hint(e, "signalbox cancel %s", l->ref);
+		return ERR_CONFLICT;
+	}
+	for (size_t i = 0; !rc && i < ARRAY_SIZE(statements); i++)
+		rc = db_exec(conn, e, statements[i], "s", l->id);
+	return rc;
+}
+
+enum err_code core_delete(struct core *c, const char *who UNUSED, const char *ref, const char *repo, struct error *e)
+{
+	struct look l = { .core = c, .ref = ref, .repo = repo };
+	enum err_code rc = db_write(c->db, delete_op, &l, e);
+	if (rc)
+		return rc;
+	AUTO_FREE char *dir = dir_of(c, l.id);
+	hub_touch(c->hub, l.id);
+	return file_remove_tree(dir, e);
+}

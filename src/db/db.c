@@ -1,0 +1,389 @@
+/* The front door: a queue of write ops, the writer that commits them in groups, and the pool of readers.
+ *
+ * Group commit without waiting: while one group's commit is being synced, the next ops queue up; the writer thread then takes all
+ * of them.  Nobody sleeps to make a group bigger.  An op that finds nobody writing and nobody waiting is not handed over: its
+ * caller is the writer for that one op, which spares a lone client two changes of thread (a fifth of its time). */
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "db/backend.h"
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#define WRITER_STACK_BYTES ((size_t)1 << 20)
+#define READER_WAIT_S 30 /* for one of DB_READERS_MAX connections; then ERR_BUSY */
+
+/* One caller's op, on the caller's stack: the writer must not look at it after it has posted `done`. */
+struct db_job {
+	db_op *op;
+	void *arg;
+	struct error *e;
+	enum err_code rc;
+	sem_t done;
+	struct db_job *next;
+};
+
+struct db {
+	const struct db_backend *backend;
+	char *path;
+	int version;
+
+	pthread_mutex_t queue_lock; /* guards from here to `stats` */
+	pthread_cond_t queue_filled;
+	struct db_job *head, **tail;
+	size_t queued;
+	bool busy;	  /* somebody, `turn`, has the writer's connection */
+	pthread_t turn;
+	bool closing;
+	void (*hook)(void *ctx);
+	void *hook_ctx;
+	struct db_stats stats;
+
+	pthread_mutex_t read_lock; /* guards the readers */
+	pthread_cond_t read_freed;
+	struct db_conn *idle;
+	unsigned readers;	/* open connections, idle or not */
+
+	struct db_conn *writer_conn; /* whose turn it is */
+	pthread_t writer;
+};
+
+struct group {
+	struct db_job *jobs[DB_GROUP_MAX];
+	size_t n;
+};
+
+static void job_fail(struct db_job *job, const struct error *why)
+{
+	if (job->rc)
+		return; /* its own failure says more */
+	job->rc = why->code;
+	if (job->e)
+		*job->e = *why;
+}
+
+/* Runs one op in a savepoint.  False: the whole transaction is gone, `e` says why. */
+static bool job_run(struct db_conn *c, struct db_job *job, struct error *e)
+{
+	if (c->backend->tx(c, DB_TX_SAVE, e))
+		return false;
+	job->rc = job->op(c, job->arg, job->e);
+	db_statements_end(c);
+	if (!c->backend->tx(c, job->rc ? DB_TX_UNDO : DB_TX_KEEP, e))
+		return true;
+	if (job->rc && job->e)
+		*e = *job->e; /* the op's own error is the cause: its neighbours are told it, not its consequence */
+	return false;
+}
+
+/* Runs jobs[first...] in one transaction and commits.  Returns the first job that was not part of it: normally the end; when
+ * an op's failure took the transaction with it, the jobs behind that op. */
+static size_t group_commit(struct db_conn *c, struct group *g, size_t first)
+{
+	struct error e = ERROR_INIT;
+	size_t end = first;
+	enum err_code rc = c->backend->tx(c, DB_TX_BEGIN_WRITE, &e);
+	bool whole = !rc;
+	while (whole && end < g->n)
+		whole = job_run(c, g->jobs[end++], &e);
+	if (whole)
+		whole = !c->backend->tx(c, DB_TX_COMMIT, &e);
+	if (whole)
+		return end;
+	c->backend->tx(c, DB_TX_ROLLBACK, NULL);
+	if (rc)
+		end = g->n;
+	if (!e.code)
+		error_set(&e, ERR_IO, "the transaction was lost");
+	for (size_t i = first; i < end; i++)
+		job_fail(g->jobs[i], &e);
+	return end;
+}
+
+static void group_finish(struct db *db, const struct group *g)
+{
+	size_t failed = 0;
+	for (size_t i = 0; i < g->n; i++)
+		failed += g->jobs[i]->rc != ERR_OK;
+	pthread_mutex_lock(&db->queue_lock);
+	db->stats.ops += g->n - failed;
+	db->stats.failed += failed;
+	db->stats.commits += failed < g->n;
+	void (*hook)(void *ctx) = failed < g->n ? db->hook : NULL;
+	void *ctx = db->hook_ctx;
+	pthread_mutex_unlock(&db->queue_lock);
+	if (hook)
+		hook(ctx);
+}
+
+static void group_run(struct db *db, struct group *g)
+{
+	for (size_t i = 0; i < g->n;)
+		i = group_commit(db->writer_conn, g, i);
+	group_finish(db, g);
+}
+
+static void turn_begin(struct db *db)
+{
+	db->busy = true;
+	db->turn = pthread_self();
+}
+
+static void turn_end(struct db *db)
+{
+	pthread_mutex_lock(&db->queue_lock);
+	db->busy = false;
+	if (db->head || db->closing)
+		pthread_cond_signal(&db->queue_filled);
+	pthread_mutex_unlock(&db->queue_lock);
+}
+
+/* Blocks until there is work; false when there is none left and the database is being closed. */
+static bool group_take(struct db *db, struct group *g)
+{
+	g->n = 0;
+	pthread_mutex_lock(&db->queue_lock);
+	while (db->busy || (!db->head && !db->closing))
+		pthread_cond_wait(&db->queue_filled, &db->queue_lock);
+	if (db->head)
+		turn_begin(db);
+	while (db->head && g->n < DB_GROUP_MAX) {
+		g->jobs[g->n++] = db->head;
+		db->head = db->head->next;
+	}
+	if (!db->head)
+		db->tail = &db->head;
+	db->queued -= g->n;
+	pthread_mutex_unlock(&db->queue_lock);
+	return g->n > 0;
+}
+
+static void *writer_main(void *arg)
+{
+	struct db *db = arg;
+	struct group g;
+	while (group_take(db, &g)) {
+		group_run(db, &g);
+		turn_end(db);
+		for (size_t i = 0; i < g.n; i++)
+			sem_post(&g.jobs[i]->done);
+	}
+	return NULL;
+}
+
+/* Queues the job, or (*ret_own) gives its caller the turn. */
+static enum err_code job_queue(struct db *db, struct db_job *job, bool *ret_own, struct error *e)
+{
+	enum err_code rc = ERR_OK;
+	pthread_mutex_lock(&db->queue_lock);
+	CHECK(!db->busy || !pthread_equal(pthread_self(), db->turn)); /* an op or hook that writes would wait for itself */
+	*ret_own = !db->busy && !db->head && !db->closing;
+	if (*ret_own) {
+		turn_begin(db);
+	} else if (db->closing) {
+		rc = error_set(e, ERR_CANCELED, "the database '%s' is being closed", db->path);
+	} else if (db->queued >= DB_QUEUE_MAX) {
+		rc = error_set(e, ERR_BUSY, "%d writes are waiting for the database '%s'", DB_QUEUE_MAX, db->path);
+		error_hint(e, "try again in a moment");
+	} else {
+		*db->tail = job;
+		db->tail = &job->next;
+		if (db->queued++ == 0 && !db->busy)
+			pthread_cond_signal(&db->queue_filled);
+	}
+	pthread_mutex_unlock(&db->queue_lock);
+	return rc;
+}
+
+static void job_run_alone(struct db *db, struct db_job *job)
+{
+	struct group g = { .n = 1 };
+	g.jobs[0] = job;
+	group_run(db, &g);
+	turn_end(db);
+}
+
+static void job_await(struct db_job *job)
+{
+	while (sem_wait(&job->done) && errno == EINTR)
+		;
+}
+
+enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e)
+{
+	struct db_job job = { .op = op, .arg = arg, .e = e };
+	bool own = false;
+	sem_init(&job.done, 0, 0);
+	enum err_code rc = job_queue(db, &job, &own, e);
+	if (own)
+		job_run_alone(db, &job);
+	else if (!rc)
+		job_await(&job);
+	sem_destroy(&job.done);
+	return rc ? rc : job.rc;
+}
+
+/* An idle reader, or leave to open one more (NULL with ERR_OK), or ERR_BUSY when all stay in use for too long. */
+static enum err_code reader_claim(struct db *db, struct db_conn **ret, struct error *e)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += READER_WAIT_S;
+	int rc = 0;
+	pthread_mutex_lock(&db->read_lock);
+	while (!db->idle && db->readers >= DB_READERS_MAX && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&db->read_freed, &db->read_lock, &until);
+	*ret = db->idle;
+	bool may_open = !db->idle && db->readers < DB_READERS_MAX;
+	if (db->idle)
+		db->idle = db->idle->next;
+	else if (may_open)
+		db->readers++;
+	pthread_mutex_unlock(&db->read_lock);
+	if (*ret || may_open)
+		return ERR_OK;
+	return error_set(e, ERR_BUSY, "all %d readers of the database '%s' were in use for %d s", DB_READERS_MAX, db->path, READER_WAIT_S);
+}
+
+static void reader_release(struct db *db, struct db_conn *c)
+{
+	pthread_mutex_lock(&db->read_lock);
+	if (c) {
+		c->next = db->idle;
+		db->idle = c;
+	} else {
+		db->readers--;
+	}
+	pthread_cond_signal(&db->read_freed);
+	pthread_mutex_unlock(&db->read_lock);
+}
+
+static enum err_code read_run(struct db_conn *c, db_op *op, void *arg, struct error *e)
+{
+	enum err_code rc = c->backend->tx(c, DB_TX_BEGIN_READ, e);
+	if (rc)
+		return rc;
+	rc = op(c, arg, e);
+	db_statements_end(c);
+	c->backend->tx(c, DB_TX_ROLLBACK, NULL); /* nothing was written; this ends the snapshot */
+	return rc;
+}
+
+enum err_code db_read(struct db *db, db_op *op, void *arg, struct error *e)
+{
+	struct db_conn *c = NULL;
+	enum err_code rc = reader_claim(db, &c, e);
+	if (rc)
+		return rc;
+	if (!c)
+		rc = db->backend->open(db->path, DB_ROLE_READER, db->version, &c, e);
+	if (!rc)
+		rc = read_run(c, op, arg, e);
+	reader_release(db, c);
+	return rc;
+}
+
+void db_on_commit(struct db *db, void (*hook)(void *ctx), void *ctx)
+{
+	pthread_mutex_lock(&db->queue_lock);
+	db->hook = hook;
+	db->hook_ctx = ctx;
+	pthread_mutex_unlock(&db->queue_lock);
+}
+
+void db_stats(struct db *db, struct db_stats *ret)
+{
+	pthread_mutex_lock(&db->queue_lock);
+	*ret = db->stats;
+	ret->queued_now = db->queued;
+	pthread_mutex_unlock(&db->queue_lock);
+}
+
+static struct db *db_new(const char *path, struct db_conn *writer_conn)
+{
+	struct db *db = NEW(struct db);
+	db->backend = writer_conn->backend;
+	db->version = writer_conn->version;
+	db->path = mem_strdup(path);
+	db->writer_conn = writer_conn;
+	db->tail = &db->head;
+	pthread_mutex_init(&db->queue_lock, NULL);
+	pthread_cond_init(&db->queue_filled, NULL);
+	pthread_mutex_init(&db->read_lock, NULL);
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&db->read_freed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	return db;
+}
+
+static void db_free(struct db *db)
+{
+	while (db->idle) {
+		struct db_conn *next = db->idle->next;
+		db_conn_close(db->idle);
+		db->idle = next;
+	}
+	db_conn_close(db->writer_conn); /* last, so that it is the one that checkpoints */
+	pthread_mutex_destroy(&db->queue_lock);
+	pthread_cond_destroy(&db->queue_filled);
+	pthread_mutex_destroy(&db->read_lock);
+	pthread_cond_destroy(&db->read_freed);
+	free(db->path);
+	free(db);
+}
+
+/* Signals are the main thread's business. */
+static enum err_code writer_start(struct db *db, struct error *e)
+{
+	sigset_t all, before;
+	pthread_attr_t attr;
+	sigfillset(&all);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, WRITER_STACK_BYTES);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int rc = pthread_create(&db->writer, &attr, writer_main, db);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	if (!rc)
+		return ERR_OK;
+	errno = rc;
+	return error_errno(e, "start the writer of the database '%s'", db->path);
+}
+
+enum err_code db_open(const char *path, const struct db_migration *migrations, size_t n, struct db **ret, struct error *e)
+{
+	struct db_conn *c = NULL;
+	enum err_code rc = db_sqlite.open(path, DB_ROLE_WRITER, (int)n, &c, e);
+	if (rc)
+		return rc;
+	rc = db_migrate(c, path, migrations, n, e);
+	if (rc) {
+		db_conn_close(c);
+		return error_wrap(e, "migrate '%s'", path);
+	}
+	struct db *db = db_new(path, c);
+	rc = writer_start(db, e);
+	if (rc)
+		db_free(db);
+	else
+		*ret = db;
+	return rc;
+}
+
+void db_close(struct db *db)
+{
+	if (!db)
+		return;
+	pthread_mutex_lock(&db->queue_lock);
+	db->closing = true;
+	pthread_cond_signal(&db->queue_filled);
+	pthread_mutex_unlock(&db->queue_lock);
+	pthread_join(db->writer, NULL);
+	db_free(db);
+}

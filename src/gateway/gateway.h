@@ -1,0 +1,15 @@
+/* The model gateway: the only door from a sandbox to a model.  A process of its own that outlives the server.
+ *
+ *	agent --run token--> [unix socket] gateway --provider key--> provider
+ *
+ * `signalbox gateway --config FILE | --config-fd N`.  It puts in the key, counts, records, limits; see gateway/config.h for the
+ * configuration.  TERM drains (no new requests; running ones may finish), a second TERM ends at once, HUP reads FILE again.
+ * argv[0] is the verb; returns the exit status. */
+#pragma once
+#include "base/opt.h"
+
+#define GATEWAY_BODY_MAX ((size_t)32 << 20)    /* an agent's request */
+#define GATEWAY_ERROR_BODY_MAX ((size_t)64 << 10) /* of an upstream's error that must be told inside a stream */
+
+extern const struct opt gateway_options[];
+int gateway_main(int argc, char **argv);

@@ -1,0 +1,107 @@
+/* What the server's files share; included in this room alone.
+ *
+ *   server.c   daemons and their lifetime          request.c  a request from its head to its handler, and its accessors
+ *   route.c    which route a path means            reply.c    the one answer        stream.c  answers that take long */
+#pragma once
+#include "base/strbuf.h"
+#include "net/server.h"
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define HTTP_SEGMENTS_MAX 12 /* of a route's pattern */
+#define HTTP_PARAMS_MAX 4    /* of a route's pattern */
+#define HTTP_STREAM_BLOCK ((size_t)512) /* of a stream to an HTTP/1.0 client; others are read straight into the connection's memory */
+
+enum segment_kind { SEGMENT_LITERAL, SEGMENT_ONE, SEGMENT_REST };
+
+struct segment {
+	enum segment_kind kind;
+	const char *text; /* into the pattern */
+	size_t len;
+};
+
+struct pattern {
+	const struct http_route *route;
+	struct segment segments[HTTP_SEGMENTS_MAX];
+	size_t n;
+	bool rest; /* the last one takes all that is left */
+};
+
+struct param {
+	const char *name; /* into the pattern */
+	size_t name_len;
+	char *value; /* decoded; owned */
+};
+
+struct query {
+	char *name, *value; /* decoded; owned */
+};
+
+struct reply_header {
+	struct reply_header *next;
+	char *name, *value;
+};
+
+struct listener {
+	struct http_server *server;
+	struct MHD_Daemon *daemon;
+	bool is_unix;
+	int fd; /* our own copy of the caller's; MHD closes it */
+};
+
+struct http_server {
+	struct http_config cfg;
+	char *server_name;
+	struct pattern *patterns;
+	size_t n_patterns;
+	struct listener listeners[2]; /* unix, TCP; daemon NULL where there is none */
+	atomic_bool quiet, stopping;
+	atomic_size_t bodies_bytes; /* in memory now, against HTTP_BODIES_MAX */
+	atomic_uint_fast64_t requests, connections_now, streams_now, bytes_in, bytes_out;
+	pthread_mutex_t streams_lock; /* guards the list */
+	struct http_stream *streams;
+};
+
+struct http_request {
+	struct http_server *server;
+	struct listener *listener;
+	struct MHD_Connection *connection;
+	const char *method, *path; /* path as it came, not decoded */
+	const struct http_route *route;
+	struct param params[HTTP_PARAMS_MAX];
+	size_t n_params;
+	struct query *query;
+	size_t n_query;
+	char *principal;
+	struct strbuf body;
+	size_t body_seen;    /* bytes that came, kept or not */
+	size_t body_charged; /* of them counted in bodies_bytes */
+	struct js *body_js;
+	struct reply_header *headers;
+	struct error *refusal; /* decided before the handler: what it will be answered */
+	int refusal_status;
+	int error_status; /* overrides an error's own status; 0 none */
+	bool replied;
+	struct http_stream *stream; /* begun by the handler, to be queued when it has returned */
+};
+
+/* route.c */
+enum match { MATCH_NONE, MATCH_METHOD, MATCH_BAD, MATCH_OK }; /* no such path; not with this method; badly encoded; found */
+void routes_compile(struct http_server *s);
+/* Fills route and params; on MATCH_METHOD ret_allow has the methods that would do. */
+enum match route_find(struct http_request *r, struct strbuf *ret_allow);
+size_t route_body_max(const struct http_route *route);
+
+/* request.c: MHD's callbacks */
+enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, const char *url, const char *method, const char *version,
+	const char *data, size_t *len, void **state);
+void request_on_completed(void *listener, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode why);
+
+/* reply.c */
+void reply_begin(struct http_request *r); /* a second answer is a programmer's error */
+void reply_queue(struct http_request *r, int status, const char *content_type, struct MHD_Response *taken);
+
+/* stream.c */
+void stream_queue(struct http_request *r);
+void streams_cut(struct http_server *s); /* wakes all; with s->stopping set they end */

@@ -1,0 +1,131 @@
+/* The one answer of a request: bytes, JSON, a file, or a problem (RFC 9457). */
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/http.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define RETRY_AFTER_S "1"
+
+static const struct { int status; const char *title; } titles[] = {
+	{ 400, "Bad Request" }, { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" },
+	{ 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" }, { 412, "Precondition Failed" }, { 413, "Content Too Large" },
+	{ 415, "Unsupported Media Type" }, { 421, "Misdirected Request" }, { 422, "Unprocessable Content" }, { 428, "Precondition Required" },
+	{ 429, "Too Many Requests" }, { 431, "Request Header Fields Too Large" }, { 500, "Internal Server Error" }, { 501, "Not Implemented" }, { 502, "Bad Gateway" },
+	{ 503, "Service Unavailable" }, { 504, "Gateway Timeout" }, { 507, "Insufficient Storage" },
+};
+
+static const char *title_of(int status)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(titles); i++)
+		if (titles[i].status == status)
+			return titles[i].title;
+	return "Error";
+}
+
+void http_reply_header(struct http_request *r, const char *name, const char *value)
+{
+	struct reply_header *h = NEW(struct reply_header);
+	h->name = mem_strdup(name);
+	h->value = mem_strdup(value);
+	h->next = r->headers;
+	r->headers = h;
+}
+
+/* MHD refuses names and values with control characters: better an answer without that header than two answers. */
+static void header_add(struct MHD_Response *response, const char *name, const char *value)
+{
+	if (MHD_add_response_header(response, name, value) != MHD_YES)
+		log_warn("http header not sent name=%s", name);
+}
+
+void reply_begin(struct http_request *r)
+{
+	CHECK(!r->replied);
+	r->replied = true;
+}
+
+void reply_queue(struct http_request *r, int status, const char *content_type, struct MHD_Response *taken)
+{
+	CHECK(taken);
+	if (content_type)
+		header_add(taken, "Content-Type", content_type);
+	if (r->server->server_name)
+		header_add(taken, "Server", r->server->server_name);
+	for (struct reply_header *h = r->headers; h; h = h->next)
+		header_add(taken, h->name, h->value);
+	MHD_queue_response(r->connection, (unsigned)status, taken);
+	MHD_destroy_response(taken);
+}
+
+static void reply_once(struct http_request *r, int status, const char *content_type, struct MHD_Response *taken)
+{
+	reply_begin(r);
+	reply_queue(r, status, content_type, taken);
+}
+
+static void sent(struct http_request *r, uint64_t n)
+{
+	atomic_fetch_add_explicit(&r->server->bytes_out, n, memory_order_relaxed);
+}
+
+void http_reply(struct http_request *r, int status, const char *content_type, const void *data, size_t len)
+{
+	AUTO_FREE char *copy = mem_alloc(len); /* MHD's own copying takes no const */
+	if (len)
+		memcpy(copy, data, len);
+	sent(r, len);
+	reply_once(r, status, content_type, MHD_create_response_from_buffer(len, TAKE_PTR(copy), MHD_RESPMEM_MUST_FREE));
+}
+
+static void reply_text(struct http_request *r, int status, const char *content_type, char *taken)
+{
+	size_t len = strlen(taken);
+	sent(r, len);
+	reply_once(r, status, content_type, MHD_create_response_from_buffer(len, taken, MHD_RESPMEM_MUST_FREE));
+}
+
+void http_reply_js(struct http_request *r, int status, struct js *taken)
+{
+	char *text = js_dump(taken);
+	js_free(taken);
+	reply_text(r, status, "application/json", text);
+}
+
+void http_reply_error_status(struct http_request *r, int status, const struct error *e)
+{
+	AUTO_JS struct js *problem = js_object();
+	js_set_str(problem, "type", "about:blank");
+	js_set_str(problem, "title", title_of(status));
+	js_set_int(problem, "status", status);
+	js_set_str(problem, "code", err_name(e->code));
+	js_set_str(problem, "detail", e->text);
+	if (e->hint[0])
+		js_set_str(problem, "hint", e->hint);
+	if (status == 429 || status == 503)
+		http_reply_header(r, "Retry-After", RETRY_AFTER_S);
+	if (status == 401)
+		http_reply_header(r, "WWW-Authenticate", "Bearer");
+	reply_text(r, status, "application/problem+json", js_dump(problem));
+}
+
+void http_reply_error(struct http_request *r, const struct error *e)
+{
+	http_reply_error_status(r, r->error_status ? r->error_status : err_http_status(e->code), e);
+}
+
+void http_reply_fd(struct http_request *r, const char *content_type, int fd_taken, uint64_t size)
+{
+	struct MHD_Response *response = MHD_create_response_from_fd64(size, fd_taken);
+	if (response) {
+		sent(r, size);
+		reply_once(r, 200, content_type, response);
+		return;
+	}
+	close(fd_taken);
+	struct error e = ERROR_INIT;
+	error_set(&e, ERR_INTERNAL, "the file cannot be sent");
+	http_reply_error(r, &e);
+}

@@ -1,0 +1,210 @@
+/* The agent's phase: its prompt, its lines in and our events out, silence and floods, its end. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "runner/runner.h"
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NOTES_MAX ((size_t)256 << 10)
+
+static void sink_event(void *ctx, const char *type, struct js *data_taken)
+{
+	struct runner *r = ctx;
+	if (r->dropped_bytes) { /* over the output limit: counted, not kept */
+		js_free(data_taken);
+		return;
+	}
+	runner_event(r, type, "agent", data_taken);
+}
+
+static void sink_live(void *ctx, const char *type, struct js *data_taken)
+{
+	runner_live(ctx, type, data_taken);
+}
+
+static void on_line(void *ctx, const char *line, size_t len, size_t full_len)
+{
+	struct runner *r = ctx;
+	if (full_len > len) {
+		struct js *data = js_object();
+		js_set_str(data, "what", "line");
+		js_set_int(data, "bytes", (int64_t)(full_len - len));
+		runner_event(r, "agent.truncated", "runner", data);
+	}
+	agent_line(r->agent, line, len);
+}
+
+/* The raw output is kept as it came, up to the limit. */
+static void keep_raw(struct runner *r, const char *data, size_t n)
+{
+	int64_t room = runner_limit(r, "output") - r->out_bytes;
+	size_t kept = room <= 0 ? 0 : (int64_t)n < room ? n : (size_t)room;
+	struct error e = ERROR_INIT;
+	if (kept && r->out_file >= 0 && file_write_all(r->out_file, data, kept, &e)) {
+		runner_verdict(r, PHASE_FAILED, "disk_failed", "keep the agent's output: %s", e.text);
+		close(r->out_file);
+		r->out_file = -1;
+	}
+	r->out_bytes += (int64_t)kept;
+	r->dropped_bytes += (int64_t)(n - kept);
+}
+
+static void touch_stall(struct runner *r)
+{
+	r->last_line_ms = clock_mono_ms();
+	r->step.deadline_ms = r->last_line_ms + runner_limit(r, "stall_timeout");
+}
+
+static void on_agent_output(struct runner *r, const char *data, size_t n)
+{
+	bool settled = agent_settled(r->agent);
+	keep_raw(r, data, n);
+	touch_stall(r);
+	line_feed(&r->lines, data, n, on_line, r);
+	agent_batch_end(r->agent);
+	if (!settled && agent_settled(r->agent) && !r->step.interrupted) {
+		r->step.kill_at_ms = clock_mono_ms() + RUNNER_SETTLE_GRACE_MS;
+		r->step.deadline_ms = 0;
+	}
+}
+
+static void on_agent_error_output(struct runner *r, const char *data, size_t n)
+{
+	touch_stall(r);
+	if (r->err_bytes < RUNNER_STDERR_MAX && r->err_file >= 0 && file_write_all(r->err_file, data, n, NULL))
+		log_warn("stderr.log: not written");
+	r->err_bytes += (int64_t)n;
+}
+
+static void finish_files(struct runner *r)
+{
+	line_finish(&r->lines, on_line, r);
+	line_release(&r->lines);
+	if (r->out_file >= 0)
+		close(r->out_file);
+	if (r->err_file >= 0)
+		close(r->err_file);
+	r->out_file = r->err_file = -1;
+	if (r->dropped_bytes) {
+		struct js *data = js_object();
+		js_set_str(data, "what", "output");
+		js_set_int(data, "bytes", r->dropped_bytes);
+		js_set_int(data, "kept", r->out_bytes);
+		runner_event(r, "agent.truncated", "runner", data);
+		r->dropped_bytes = 0;
+	}
+}
+
+static void judge(struct runner *r, bool oom)
+{
+	const struct agent_outcome *o = &r->outcome;
+	if (oom && o->status == AGENT_FAILED)
+		runner_verdict(r, PHASE_FAILED, "out_of_memory", "the sandbox reached its memory limit of %lld MB", (long long)(runner_limit(r, "memory") >> 20));
+	else if (o->status == AGENT_FAILED)
+		runner_verdict(r, PHASE_FAILED, o->reason, "%s", o->error ? o->error : "the agent failed");
+}
+
+static void on_agent_exit(struct runner *r, int status, const struct error *start_error)
+{
+	AUTO_FREE char *last = NULL;
+	struct cgroup_usage usage = { 0 };
+	finish_files(r);
+	step_tail_line(r, &last);
+	cgroup_usage(r->cgroup, &usage);
+	r->agent_status = status;
+	if (start_error)
+		runner_verdict(r, PHASE_FAILED, "sandbox_failed", "%s", start_error->text);
+	bool ended_by_us = agent_settled(r->agent) && r->step.interrupted;
+	agent_finish(r->agent, ended_by_us ? -1 : status, last, &r->outcome);
+	judge(r, usage.oom_killed);
+	steps_finish(r);
+}
+
+static enum err_code save_artifact(struct runner *r, const char *name, const char *text, struct error *e)
+{
+	AUTO_FREE char *path = mem_printf("%s/artifacts/%s", r->run_dir, name);
+	return file_replace(path, text, strlen(text), 0644, FILE_NOSYNC, e);
+}
+
+/* What people wrote for the agent goes along with the request. */
+static enum err_code make_prompt(struct runner *r, struct error *e)
+{
+	const char *request = js_str_or(r->spec, "prompt", "");
+	AUTO_FREE char *notes_path = file_join(js_str_or(r->spec, "task_dir", ""), "shared/human-notes.md");
+	AUTO_STRBUF struct strbuf notes = STRBUF_LIMIT(NOTES_MAX);
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+	enum err_code rc = file_read(notes_path, NOTES_MAX, &notes, e);
+	if (rc && rc != ERR_NOT_FOUND)
+		return rc;
+	strbuf_adds(&text, request);
+	if (notes.len && str_is_utf8(notes.data, notes.len))
+		strbuf_addf(&text, "\n\nNotes from the people you work for:\n%s", notes.data);
+	rc = save_artifact(r, "prompt.txt", strbuf_str(&text), e);
+	/* A fake's script and a shell's command line are programs, not prose: no notes in them. */
+	bool prose = str_eq(js_path(r->spec, "agent.adapter") ? js_text(js_path(r->spec, "agent.adapter")) : "", "codex-exec");
+	r->prompt = prose ? strbuf_detach(&text) : mem_strdup(request);
+	return rc;
+}
+
+static enum err_code open_files(struct runner *r, struct error *e)
+{
+	AUTO_FREE char *out = file_join(r->run_dir, "runtime/events.jsonl");
+	AUTO_FREE char *err = file_join(r->run_dir, "runtime/stderr.log");
+	r->out_file = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
+	r->err_file = open(err, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
+	r->out_bytes = r->err_bytes = r->dropped_bytes = 0;
+	line_init(&r->lines, AGENT_LINE_MAX);
+	return r->out_file < 0 || r->err_file < 0 ? error_errno(e, "open '%s'", r->out_file < 0 ? out : err) : ERR_OK;
+}
+
+static enum err_code make_agent(struct runner *r, struct error *e)
+{
+	const struct agent_sink sink = { sink_event, sink_live, r };
+	r->model_url = mem_printf("http://127.0.0.1:%lld/v1", (long long)js_i64(js_get(r->spec, "gateway"), "port", 0));
+	struct agent_run run = { .agent = js_get(r->spec, "agent"), .home = r->home, .prompt = r->prompt, .model_url = r->model_url,
+		.model_token = r->gateway_token, .session_id = js_str(r->spec, "agent_session") };
+	enum err_code rc = agent_new(&run, &sink, &r->agent, e);
+	return rc ? rc : agent_prepare(r->agent, &r->launch, e);
+}
+
+static void started_event(struct runner *r)
+{
+	struct js *data = js_object();
+	js_set_int(data, "n", r->epoch);
+	js_set_int(data, "turn", js_i64(r->spec, "turn", 1));
+	js_set_int(data, "attempt", js_i64(r->spec, "attempt", 1));
+	js_set_int(data, "pid", (int64_t)getpid());
+	js_set_str(data, "adapter", js_str(js_get(r->spec, "agent"), "adapter"));
+	js_set_str(data, "model", js_str(js_get(r->spec, "agent"), "model"));
+	runner_event(r, "run.started", "runner", data);
+}
+
+void agent_begin(struct runner *r)
+{
+	struct error e = ERROR_INIT;
+	enum err_code rc = make_prompt(r, &e);
+	if (!rc)
+		rc = open_files(r, &e);
+	if (!rc)
+		rc = make_agent(r, &e);
+	runner_move(r, PHASE_RUNNING);
+	started_event(r);
+	box_layers(r, false);
+	if (!rc)
+		rc = box_begin(r, "agent", (const char *const *)r->launch.argv, r->launch.env, r->launch.stdin_path, false, runner_limit(r, "stall_timeout"),
+			"stall_timeout", &e);
+	if (rc) {
+		runner_verdict(r, PHASE_FAILED, "agent_start_failed", "%s%s%s", e.text, e.hint[0] ? "; " : "", e.hint);
+		steps_finish(r);
+		return;
+	}
+	r->agent_ran = true;
+	r->agent_started_ms = clock_mono_ms();
+	r->step.on_output = on_agent_output;
+	r->step.on_error_output = on_agent_error_output;
+	r->step.on_exit = on_agent_exit;
+}

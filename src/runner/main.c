@@ -1,0 +1,296 @@
+/* signalbox-runner DIR: supervises the run whose spec is DIR/spec.json.  Descriptor 3 holds the run's lock, 4 gives its tokens. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "runner/runner.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define SPEC_MAX ((size_t)8 << 20)
+#define SECRETS_MAX ((size_t)8 << 10)
+#define HAND_IN_AWAY_MS 3000   /* the server is away at the end: it will read the spool from disk */
+#define HAND_IN_MAX_MS 30000
+#define POLL_FDS 8
+
+void runner_verdict(struct runner *r, enum phase phase, const char *reason, const char *fmt, ...)
+{
+	if (r->verdict.set)
+		return;
+	va_list ap;
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(ERROR_TEXT_MAX);
+	va_start(ap, fmt);
+	strbuf_vaddf(&text, fmt, ap);
+	va_end(ap);
+	r->verdict = (struct verdict){ .set = true, .phase = phase, .reason = reason, .error = phase == PHASE_SUCCEEDED ? NULL : strbuf_detach(&text) };
+}
+
+/* An event that cannot be made durable is an end: a run whose record is incomplete is not one to trust. */
+void runner_event(struct runner *r, const char *type, const char *actor, struct js *data_taken)
+{
+	struct error e = ERROR_INIT;
+	if (spool_add(r->spool, type, actor, data_taken, &e)) {
+		log_error("%s", e.text);
+		runner_verdict(r, PHASE_FAILED, "spool_failed", "%s", e.text);
+	}
+	js_free(data_taken);
+}
+
+void runner_live(struct runner *r, const char *type, struct js *data_taken)
+{
+	struct js *line = js_object();
+	if (js_len(r->live) >= RUNNER_LIVE_MAX) {
+		js_free(r->live);
+		r->live = js_array();
+	}
+	js_set_str(line, "type", type);
+	js_set(line, "data", data_taken);
+	js_push(r->live, line);
+}
+
+void runner_move(struct runner *r, enum phase to)
+{
+	struct js *data = js_object();
+	r->phase = to;
+	js_set_str(data, "to", phase_name(to));
+	runner_event(r, "run.phase", "runner", data);
+	beat_write(r);
+}
+
+int64_t runner_limit(const struct runner *r, const char *name)
+{
+	return js_i64(js_get(r->spec, "limits"), name, 0);
+}
+
+static enum err_code read_secrets(struct runner *r, struct error *e)
+{
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SECRETS_MAX);
+	enum err_code rc = file_read_fd(RUNNER_SECRETS_FD, SECRETS_MAX, &text, e);
+	close(RUNNER_SECRETS_FD);
+	if (rc)
+		return error_wrap(e, "read the tokens from descriptor %d", RUNNER_SECRETS_FD);
+	AUTO_JS struct js *o = js_parse(strbuf_str(&text), text.len, e);
+	if (!o || !js_str(o, "token"))
+		return error_set(e, ERR_INVALID, "descriptor %d gives no token", RUNNER_SECRETS_FD);
+	r->token = mem_strdup(js_str(o, "token"));
+	r->gateway_token = mem_strdup(js_str_or(o, "gateway_token", ""));
+	explicit_bzero(text.data, text.len);
+	return ERR_OK;
+}
+
+static enum err_code read_spec(struct runner *r, const char *dir, struct error *e)
+{
+	AUTO_FREE char *path = file_join(dir, "spec.json");
+	r->spec = js_load(path, SPEC_MAX, e);
+	if (!r->spec)
+		return error_wrap(e, "read '%s'", path);
+	r->run_dir = js_str(r->spec, "run_dir");
+	r->work_dir = js_str(r->spec, "work_dir");
+	r->home = js_str(r->spec, "home");
+	r->run_id = js_str(r->spec, "run");
+	r->task_id = js_str(r->spec, "task");
+	r->epoch = js_i64(r->spec, "n", 0);
+	r->uid = (uid_t)js_i64(js_get(r->spec, "sandbox"), "uid", (int64_t)geteuid());
+	r->gid = (gid_t)js_i64(js_get(r->spec, "sandbox"), "gid", (int64_t)getegid());
+	if (!r->run_dir || !r->work_dir || !r->home || !r->run_id || !r->task_id)
+		return error_set(e, ERR_INVALID, "'%s' lacks a member", path);
+	return ERR_OK;
+}
+
+/* Who we are, for a server that comes later: pids are used again, this triple is not. */
+static enum err_code write_identity(struct runner *r, struct error *e)
+{
+	struct proc_id id;
+	AUTO_JS struct js *o = js_object();
+	enum err_code rc = proc_identify(getpid(), &id, e);
+	if (rc)
+		return rc;
+	js_set_int(o, "pid", id.pid);
+	js_set_int(o, "start_ticks", (int64_t)id.start_ticks);
+	js_set_str(o, "boot", id.boot);
+	AUTO_FREE char *text = js_pretty(o);
+	AUTO_FREE char *path = file_join(r->run_dir, "runner.json");
+	AUTO_FREE char *pid = mem_printf("%d\n", (int)id.pid);
+	AUTO_FREE char *pid_path = file_join(r->run_dir, "runtime/pid");
+	rc = file_replace(path, text, strlen(text), 0644, FILE_NOSYNC, e);
+	return rc ? rc : file_replace(pid_path, pid, strlen(pid), 0644, FILE_NOSYNC, e);
+}
+
+static int open_signals(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static enum err_code begin(struct runner *r, const char *dir, struct error *e)
+{
+	r->was_root = geteuid() == 0;
+	r->live = js_array();
+	r->out_file = r->err_file = -1;
+	fcntl(RUNNER_LOCK_FD, F_SETFD, FD_CLOEXEC);
+	prctl(PR_SET_DUMPABLE, 0); /* the tokens are ours alone */
+	enum err_code rc = read_spec(r, dir, e);
+	if (!rc)
+		rc = write_identity(r, e);
+	if (!rc)
+		rc = read_secrets(r, e);
+	if (!rc)
+		rc = spool_open(r->run_dir, &r->spool, e);
+	if (!rc)
+		rc = link_open(r, &r->link, e);
+	r->signals = open_signals();
+	r->run_deadline_ms = clock_mono_ms() + runner_limit(r, "timeout");
+	r->next_beat_ms = clock_mono_ms();
+	return rc;
+}
+
+static void on_signal(struct runner *r)
+{
+	struct signalfd_siginfo info;
+	while (read(r->signals, &info, sizeof(info)) == sizeof(info))
+		runner_verdict(r, PHASE_CANCELED, "canceled", "the runner was asked to end by signal %u", info.ssi_signo);
+}
+
+static void check_time(struct runner *r, int64_t now)
+{
+	if (now >= r->next_beat_ms) {
+		beat_write(r);
+		link_want_beat(r);
+		r->next_beat_ms = now + RUNNER_BEAT_MS;
+	}
+	if (now >= r->run_deadline_ms)
+		runner_verdict(r, PHASE_TIMED_OUT, "run_timeout", "the run took longer than its limit of %lld s", (long long)(runner_limit(r, "timeout") / 1000));
+	step_check_time(r, now);
+	/* A verdict from outside the step ends the step; collecting what there is goes on. */
+	bool collecting = str_eq(r->step.name, "collect");
+	if (r->verdict.set && r->step.active && !r->step.interrupted && !collecting)
+		step_interrupt(r);
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int poll_timeout(struct runner *r, int64_t now)
+{
+	int64_t next = min64(r->next_beat_ms, link_next_ms(r));
+	const struct step *s = &r->step;
+	if (s->active && s->deadline_ms)
+		next = min64(next, s->deadline_ms);
+	if (s->active && s->kill_at_ms)
+		next = min64(next, s->kill_at_ms);
+	if (!r->verdict.set)
+		next = min64(next, r->run_deadline_ms);
+	return next <= now ? 0 : (int)min64(next - now, RUNNER_BEAT_MS);
+}
+
+static void turn(struct runner *r)
+{
+	struct pollfd fds[POLL_FDS] = { { .fd = r->signals, .events = POLLIN } };
+	struct step *s = &r->step;
+	int n = 1, links = link_poll_fds(r, fds + 1);
+	n += links;
+	int pidfd = !s->active ? -1 : s->is_box ? s->box.pidfd : s->proc.pidfd;
+	int out = s->active ? s->out_fd : -1, err = s->active ? s->err_fd : -1;
+	fds[n++] = (struct pollfd){ .fd = out, .events = POLLIN };
+	fds[n++] = (struct pollfd){ .fd = err, .events = POLLIN };
+	fds[n++] = (struct pollfd){ .fd = pidfd, .events = POLLIN };
+	if (poll(fds, (nfds_t)n, poll_timeout(r, clock_mono_ms())) < 0 && errno != EINTR)
+		log_error("poll: %s", strerror(errno));
+	int64_t now = clock_mono_ms();
+	if (fds[0].revents)
+		on_signal(r);
+	link_turn(r, fds + 1, links, now);
+	if (fds[n - 3].revents || fds[n - 2].revents)
+		step_read(r);
+	if (fds[n - 1].revents)
+		step_ended(r);
+	check_time(r, clock_mono_ms());
+}
+
+/* The result is in the spool; give the server a chance to take it now. */
+static void hand_over(struct runner *r)
+{
+	int64_t begun = clock_mono_ms();
+	while (!spool_all_acked(r->spool) && !r->stale) {
+		int64_t waited = clock_mono_ms() - begun;
+		if (waited > HAND_IN_MAX_MS || (waited > HAND_IN_AWAY_MS && link_is_away(r)))
+			return;
+		turn(r);
+	}
+}
+
+static void supervise(struct runner *r)
+{
+	steps_fetch(r);
+	while (!r->over && !r->stale)
+		turn(r);
+	if (r->stale) { /* somebody else has the run: nothing of ours may go on */
+		step_end(r);
+		if (r->step.active && r->step.is_box) {
+			struct pollfd gone = { .fd = r->step.box.pidfd, .events = POLLIN };
+			poll(&gone, 1, RUNNER_CANCEL_GRACE_MS);
+		}
+	}
+	cgroup_close(r->cgroup);
+	struct error e = ERROR_INIT;
+	if (file_remove_tree(r->work_dir, &e))
+		log_warn("clean up: %s", e.text);
+	hand_over(r);
+}
+
+static void release(struct runner *r)
+{
+	link_close(r->link);
+	spool_close(r->spool);
+	agent_free(r->agent);
+	agent_outcome_release(&r->outcome);
+	agent_launch_release(&r->launch);
+	line_release(&r->lines);
+	strbuf_release(&r->tail);
+	js_free(r->spec);
+	js_free(r->source);
+	js_free(r->changes);
+	js_free(r->verify);
+	js_free(r->live);
+	js_free(r->result);
+	char *owned[] = { r->token, r->gateway_token, r->verdict.error, r->setup_upper, r->upper, r->overlay_work, r->merged, r->scratch, r->plain, r->objects,
+		r->checkout, r->base_tree, r->prompt, r->model_url, r->setup_script };
+	for (size_t i = 0; i < ARRAY_SIZE(owned); i++)
+		free(owned[i]);
+}
+
+int main(int argc, char **argv)
+{
+	struct runner r = { .signals = -1 };
+	struct error e = ERROR_INIT;
+	log_open("signalbox-runner", LOG_INFO);
+	if (argc != 2) {
+		fprintf(stderr, "usage: signalbox-runner RUN-DIRECTORY (started by signalbox serve)\n");
+		return 2;
+	}
+	enum err_code rc = begin(&r, argv[1], &e);
+	if (rc)
+		log_error("%s", e.text);
+	else
+		supervise(&r);
+	release(&r);
+	return rc ? 1 : 0;
+}

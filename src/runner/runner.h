@@ -1,0 +1,160 @@
+/* signalbox-runner: supervises one run, from preparing the workspace to handing in the result.  One thread, one poll loop.
+ *
+ *   main.c     begins, loops, ends                    spool.c   events made durable, then shipped
+ *   steps.c    the phases in their order              link.c    the server: batches out, commands in
+ *   box.c      a program in the walls                 beat.c    the heartbeat
+ *   collect.c  the diff and the artifacts             result.c  what is handed in
+ *
+ * At any moment at most one step (a child: fetch, setup, agent, collect, verify) is under way.  A verdict, once set, stays: what ends the
+ * run first is what it ended of. */
+#pragma once
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/js.h"
+#include "base/line.h"
+#include "base/proc.h"
+#include "core/state.h"
+#include "sandbox/sandbox.h"
+
+#define RUNNER_LOCK_FD 3
+#define RUNNER_SECRETS_FD 4
+#define RUNNER_BEAT_MS 10000
+#define RUNNER_SETTLE_GRACE_MS 500   /* an agent that has said how it ended may still close its files */
+#define RUNNER_CANCEL_GRACE_MS 5000  /* between INT and KILL */
+#define RUNNER_STEP_PIPE_READ ((size_t)64 << 10)
+#define RUNNER_STDERR_MAX ((int64_t)4 << 20) /* kept of an agent's stderr */
+#define RUNNER_TAIL_MAX ((size_t)2000)	     /* of a failed step's last words, in the error */
+#define RUNNER_LIVE_MAX 64		     /* live lines waiting to be sent; older ones are dropped */
+
+struct runner;
+struct spool;
+struct link;
+
+/* A child that is under way. */
+struct step {
+	bool active;
+	const char *name;	 /* "fetch", "setup", "agent", "collect", "verify" */
+	struct proc proc;	 /* a plain process ... */
+	struct sandbox box;	 /* ... or a sandbox */
+	bool is_box;
+	int out_fd, err_fd;	 /* what it prints; -1: nothing (more) */
+	void (*on_output)(struct runner *r, const char *data, size_t n); /* stdout */
+	void (*on_error_output)(struct runner *r, const char *data, size_t n);
+	void (*on_exit)(struct runner *r, int status, const struct error *start_error); /* start_error NULL: it ran */
+	int64_t started_ms, deadline_ms, kill_at_ms; /* monotonic; 0: none */
+	const char *deadline_reason;
+	bool interrupted;	 /* asked to end; kill_at_ms is set */
+};
+
+struct verdict {
+	bool set;
+	enum phase phase;
+	const char *reason; /* static word or NULL */
+	char *error;
+};
+
+struct runner {
+	struct js *spec;
+	const char *run_dir, *work_dir, *home, *run_id, *task_id; /* borrowed from spec */
+	int64_t epoch;
+	uid_t uid;
+	gid_t gid;
+	bool was_root;
+	char *token, *gateway_token;
+	enum phase phase;
+	struct verdict verdict;
+	bool result_spooled, over, stale;
+
+	struct spool *spool;
+	struct link *link;
+	int signals;
+
+	struct step step;
+	struct line_reader lines;  /* of the step's stdout */
+	struct strbuf tail;	   /* last bytes of what the step printed */
+	int out_file, err_file;	   /* where raw output is kept, -1: nowhere */
+	int64_t out_bytes, err_bytes, dropped_bytes;
+
+	/* source and workspace */
+	struct js *source;	   /* the fetch's result */
+	struct sandbox_layers layers; /* strings owned by paths below */
+	char *setup_upper, *upper, *overlay_work, *merged, *scratch, *plain, *objects, *checkout, *base_tree;
+	bool has_setup_layer, has_workspace;
+	struct cgroup *cgroup;
+
+	struct agent *agent;
+	char *prompt, *model_url;
+	struct agent_launch launch;
+	struct agent_outcome outcome;
+	int agent_status;
+	bool agent_ran;
+	int64_t agent_started_ms, last_line_ms, next_beat_ms, run_deadline_ms;
+	char *setup_script; /* host path of the script to run, NULL: none */
+
+	struct js *changes; /* the diff's summary */
+	struct js *verify;  /* {command, exit_code, ms} */
+	struct js *live;    /* array: live lines to send */
+	struct js *result;  /* what was handed in */
+};
+
+/* main.c */
+void runner_verdict(struct runner *r, enum phase phase, const char *reason, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+void runner_move(struct runner *r, enum phase to);
+void runner_event(struct runner *r, const char *type, const char *actor, struct js *data_taken);
+void runner_live(struct runner *r, const char *type, struct js *data_taken);
+int64_t runner_limit(const struct runner *r, const char *name);
+
+/* step.c */
+void step_begin(struct runner *r, const char *name, int64_t timeout_ms, const char *timeout_reason);
+void step_run(struct runner *r, struct proc *proc_taken, int out_fd_taken, int err_fd_taken);
+void step_run_box(struct runner *r, struct sandbox *box_taken, int out_fd_taken, int err_fd_taken);
+void step_read(struct runner *r);	    /* what the pipes have now */
+void step_ended(struct runner *r);	    /* its pidfd is readable */
+void step_end(struct runner *r);	    /* KILL */
+void step_interrupt(struct runner *r);	    /* INT, then KILL after the grace */
+void step_check_time(struct runner *r, int64_t now_ms);
+void step_tail_line(struct runner *r, char **ret_text); /* last line printed, for an error; the caller frees */
+
+/* steps.c: each begins a step whose end begins the next. */
+void steps_fetch(struct runner *r);
+void steps_finish(struct runner *r); /* with the verdict that is set: collect what there is, hand in */
+
+/* box.c */
+MUST_USE enum err_code box_begin(struct runner *r, const char *name, const char *const *argv, char **extra_env, const char *stdin_path, bool share_net,
+	int64_t timeout_ms, const char *timeout_reason, struct error *e);
+void box_layers(struct runner *r, bool setup);
+void workspace_begin(struct runner *r); /* layers or copy, setup, then the agent */
+
+/* agent_step.c */
+void agent_begin(struct runner *r);
+/* collect.c */
+void collect_plain_base(struct runner *r); /* plain layers, after setup: what setup did is not the agent's; then the agent */
+void collect_begin(struct runner *r);
+void verify_begin(struct runner *r);
+/* result.c */
+void result_hand_in(struct runner *r);
+
+/* spool.c */
+MUST_USE enum err_code spool_open(const char *run_dir, struct spool **ret, struct error *e);
+void spool_close(struct spool *s);
+MUST_USE enum err_code spool_add(struct spool *s, const char *type, const char *actor, const struct js *data, struct error *e);
+MUST_USE enum err_code spool_sync(struct spool *s, struct error *e);
+/* The next unacknowledged lines, joined by commas, at most max_lines; returns how many, the first's number in *ret_first. */
+int spool_next(struct spool *s, int max_lines, struct strbuf *out, int64_t *ret_first);
+void spool_acked(struct spool *s, int64_t n);
+bool spool_all_acked(const struct spool *s);
+
+/* link.c */
+MUST_USE enum err_code link_open(const struct runner *r, struct link **ret, struct error *e);
+void link_close(struct link *l);
+struct pollfd;
+int link_poll_fds(struct runner *r, struct pollfd *fds); /* at most 2 */
+void link_turn(struct runner *r, const struct pollfd *fds, int n, int64_t now_ms); /* does what can be done now */
+int64_t link_next_ms(const struct runner *r);			     /* when it wants to be called again; monotonic, INT64_MAX: never */
+bool link_is_away(const struct runner *r);			     /* the server does not answer now */
+void link_want_beat(struct runner *r);
+
+/* beat.c */
+struct js *beat_make(struct runner *r);
+void beat_write(struct runner *r);

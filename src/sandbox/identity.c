@@ -1,0 +1,125 @@
+/* See identity.h.  As root the uid is changed in the host's user namespace first, and the new user namespace is made by that uid: it
+ * owns it, and no process with host uid 0 ever runs anything.  Otherwise the namespaces came with the clone. */
+#include "sandbox/identity.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/cleanup.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/keyctl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#define AGENT_UMASK 022
+
+struct identity identity_of(uid_t uid, gid_t gid)
+{
+	bool root = geteuid() == 0;
+
+	return (struct identity){ .from_root = root, .uid = root ? uid : geteuid(), .gid = root ? gid : getegid() };
+}
+
+unsigned long long identity_clone_flags(const struct identity *id)
+{
+	return id->from_root ? CLONE_NEWPID : CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWNS;
+}
+
+static enum err_code write_text(const char *path, const char *text, struct error *e)
+{
+	AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return error_errno(e, "write %s", path);
+	return ERR_OK;
+}
+
+static enum err_code drop_root(const struct identity *id, struct error *e)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(id->gid, id->gid, id->gid) < 0 || setresuid(id->uid, id->uid, id->uid) < 0)
+		return error_errno(e, "become uid %u", (unsigned)id->uid);
+	if (setuid(0) == 0 || geteuid() == 0)
+		return error_set(e, ERR_INTERNAL, "become uid %u: still root", (unsigned)id->uid);
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0) {
+		enum err_code rc = error_errno(e, "make a user namespace as uid %u", (unsigned)id->uid);
+		error_hint(e, "allow unprivileged user namespaces: sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns");
+		return rc;
+	}
+	return ERR_OK;
+}
+
+/* One id each, onto itself: the workspace's files keep their owner, and everybody else's are nobody's. */
+static enum err_code write_maps(uid_t uid, gid_t gid, struct error *e)
+{
+	AUTO_FREE char *uid_map = mem_printf("%u %u 1\n", (unsigned)uid, (unsigned)uid);
+	AUTO_FREE char *gid_map = mem_printf("%u %u 1\n", (unsigned)gid, (unsigned)gid);
+	enum err_code rc = write_text("/proc/self/setgroups", "deny", e);
+
+	if (rc == ERR_OK)
+		rc = write_text("/proc/self/uid_map", uid_map, e);
+	return rc == ERR_OK ? write_text("/proc/self/gid_map", gid_map, e) : rc;
+}
+
+static enum err_code limit_set(__rlimit_resource_t what, const char *name, int64_t value, struct error *e)
+{
+	struct rlimit r;
+
+	if (getrlimit(what, &r) < 0)
+		return error_errno(e, "read limit %s", name);
+	if (r.rlim_max == RLIM_INFINITY || (rlim_t)value < r.rlim_max)
+		r.rlim_max = (rlim_t)value;
+	r.rlim_cur = r.rlim_max;
+	return setrlimit(what, &r) < 0 ? error_errno(e, "set limit %s", name) : ERR_OK;
+}
+
+/* RLIMIT_NPROC counts a uid's processes within the user namespace, so it is this sandbox's own; it is only used where no cgroup
+ * counts.  RLIMIT_AS is never set: V8 reserves address space by the terabyte. */
+static enum err_code limits_set(const struct identity *id, struct error *e)
+{
+	const struct sandbox_limits *l = id->limits;
+	enum err_code rc = limit_set(RLIMIT_CORE, "core", 0, e);
+
+	if (rc == ERR_OK && l && l->file_bytes > 0)
+		rc = limit_set(RLIMIT_FSIZE, "file size", l->file_bytes, e);
+	if (rc == ERR_OK && l && l->open_files > 0)
+		rc = limit_set(RLIMIT_NOFILE, "open files", l->open_files, e);
+	if (rc == ERR_OK && l && l->pids > 0 && !cgroup_limits_pids(id->cgroup))
+		rc = limit_set(RLIMIT_NPROC, "processes", l->pids, e);
+	return rc;
+}
+
+static void keyring_new(void)
+{
+	/* Kernels without keyrings have none to protect. */
+	(void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+}
+
+enum err_code identity_take(const struct identity *id, struct error *e)
+{
+	enum err_code rc;
+
+	(void)setsid();
+	(void)umask(AGENT_UMASK);
+	if ((rc = cgroup_join(id->cgroup, e)) != ERR_OK)
+		return rc;
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* else our own files in /proc belong to root */
+	if (id->from_root && (rc = drop_root(id, e)) != ERR_OK)
+		return rc;
+	if ((rc = write_maps(id->uid, id->gid, e)) != ERR_OK)
+		return error_wrap(e, "map uid %u", (unsigned)id->uid);
+	keyring_new();
+	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(e, "make the mounts private");
+	(void)write_text("/proc/self/oom_score_adj", STAGE_OOM_SCORE, NULL); /* may already be higher */
+	return limits_set(id, e);
+}

@@ -1,0 +1,255 @@
+/* From touched paths to a patch: our own git directory in `scratch`, whose index starts as the snapshot's, takes the agent's
+ * files, becomes a tree, and the two trees are compared. See diff.h; the walk is in diff_walk.c, git's answer is read in diff_read.c. */
+#include "source/diff.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "source/diff_read.h"
+#include "source/diff_walk.h"
+#include "source/git.h"
+#include <string.h>
+#include <sys/stat.h>
+#include <fcntl.h>
+
+#define EXCLUDE_MAX ((size_t)4 << 20)
+
+struct collection {
+	const struct diff_job *job;
+	char *git_dir, *index;
+	struct base_list base;
+	struct diff_walk walk;
+	struct name_list remove; /* from the index */
+	struct name_list add;	 /* to the index */
+	struct js *skipped;
+};
+
+static void collection_release(struct collection *c)
+{
+	base_list_release(&c->base);
+	diff_walk_release(&c->walk);
+	name_list_release(&c->remove);
+	name_list_release(&c->add);
+	js_free(c->skipped);
+	free(c->git_dir);
+	free(c->index);
+}
+
+static struct git collection_git(const struct collection *c)
+{
+	return (struct git){ .git_dir = c->git_dir, .work_tree = c->job->worktree, .index = c->index };
+}
+
+/* ---- our git directory ---- */
+
+static enum err_code put(const struct collection *c, const char *name, const char *data, size_t n, struct error *e)
+{
+	AUTO_FREE char *path = file_join(c->git_dir, name);
+
+	return file_replace(path, data, n, 0600, FILE_NOSYNC, e);
+}
+
+static enum err_code copy_exclude(const struct collection *c, struct error *e)
+{
+	AUTO_FREE char *from = file_join(c->job->store, "info/exclude");
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+
+	if (!file_exists(from))
+		return ERR_OK;
+	TRY(file_read(from, EXCLUDE_MAX, &text, e));
+	return put(c, "info/exclude", strbuf_str(&text), text.len, e);
+}
+
+static enum err_code make_git_dir(const struct collection *c, struct error *e)
+{
+	static const char *const dirs[] = { "refs", "objects/info", "objects/pack", "info" };
+	static const char head[] = "ref: refs/heads/main\n";
+	AUTO_FREE char *alternates = mem_printf("%s/objects\n", c->job->store);
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		AUTO_FREE char *path = file_join(c->git_dir, dirs[i]);
+
+		TRY(file_mkdirs(path, 0700, e));
+	}
+	TRY(put(c, "HEAD", head, strlen(head), e));
+	TRY(put(c, "objects/info/alternates", alternates, strlen(alternates), e));
+	return copy_exclude(c, e);
+}
+
+/* With its time, or git would look at every file of the tree again. */
+static enum err_code copy_checkout_index(const struct collection *c, const char *from, struct error *e)
+{
+	struct stat st;
+	struct timespec times[2];
+
+	TRY(file_copy(from, c->index, 0600, e));
+	if (stat(from, &st) < 0)
+		return error_errno(e, "open '%s'", from);
+	times[0] = times[1] = st.st_mtim;
+	return utimensat(AT_FDCWD, c->index, times, 0) < 0 ? error_errno(e, "set the time of '%s'", c->index) : ERR_OK;
+}
+
+/* The index of diff_snapshot_tree, where that came before in the same scratch; else the checkout's; else one made from the tree. */
+static enum err_code start_index(const struct collection *c, struct error *e)
+{
+	AUTO_FREE char *cached = c->job->checkout ? file_join(c->job->checkout, ".git/signalbox-index") : NULL;
+	const char *tree = c->job->base_tree ? c->job->base_tree : c->job->commit;
+	const struct git g = collection_git(c);
+
+	if (c->job->base_tree && file_exists(c->index))
+		return ERR_OK;
+	if (!c->job->base_tree && cached && file_exists(cached))
+		return copy_checkout_index(c, cached, e);
+	return git_run(&g, (const char *const[]){ "read-tree", tree, NULL }, NULL, 0, NULL, e);
+}
+
+static enum err_code collection_open(struct collection *c, struct error *e)
+{
+	const struct diff_job *job = c->job;
+
+	c->skipped = js_array();
+	c->git_dir = file_join(job->scratch, "repo");
+	c->index = file_join(job->scratch, "index");
+	TRY(make_git_dir(c, e));
+	TRY(start_index(c, e));
+	TRY(base_list_load(&c->base, c->index, e));
+	c->walk = (struct diff_walk){ .upper = job->upper, .worktree = job->worktree, .base = &c->base, .skipped = c->skipped };
+	return diff_walk_run(&c->walk, e);
+}
+
+/* ---- what goes out of the index, what comes in ---- */
+
+static void add_names(struct strbuf *out, const struct name_list *names, const char *prefix)
+{
+	out->max = DIFF_NAMES_MAX * 2;
+	for (size_t i = 0; i < names->n; i++) {
+		strbuf_adds(out, prefix);
+		strbuf_add(out, names->v[i], strlen(names->v[i]) + 1);
+	}
+}
+
+static void find_removed(struct collection *c)
+{
+	const struct name_list *present = &c->walk.present;
+
+	if (!c->job->upper)
+		for (size_t i = 0; i < c->base.n; i++)
+			if (c->base.v[i].mode != INDEX_MODE_GITLINK && !name_list_has(present, c->base.v[i].name))
+				name_list_add(&c->remove, c->base.v[i].name);
+	for (size_t i = 0; i < c->walk.gone.n; i++)
+		base_list_add_missing(&c->base, c->walk.gone.v[i], present, &c->remove);
+	for (size_t i = 0; i < present->n; i++) {
+		base_list_add_missing(&c->base, present->v[i], present, &c->remove);
+		/* What the layer holds is read again whatever its size and time say: those are the agent's to set. */
+		if (c->job->upper && base_list_find(&c->base, present->v[i]))
+			name_list_add(&c->remove, present->v[i]);
+	}
+	name_list_sort(&c->remove);
+}
+
+/* `./` keeps a name that begins with a colon from being read as a pattern. */
+static enum err_code find_ignored(const struct collection *c, const struct name_list *names, struct name_list *ignored, struct error *e)
+{
+	const struct git g = collection_git(c);
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf out = STRBUF_LIMIT(DIFF_NAMES_MAX * 2);
+	AUTO_STRBUF struct strbuf err = STRBUF_LIMIT(GIT_STDERR_MAX);
+	int status = 0;
+
+	if (names->n == 0)
+		return ERR_OK;
+	add_names(&in, names, "./");
+	TRY(git_try(&g, (const char *const[]){ "check-ignore", "-z", "--stdin", "--no-index", NULL }, in.data, in.len, &out, &err, &status, e));
+	if (status > 1)
+		return git_failed("git check-ignore", status, strbuf_str(&err), e);
+	for (const char *at = strbuf_str(&out); at < strbuf_str(&out) + out.len; at += strlen(at) + 1)
+		if (str_starts(at, "./"))
+			name_list_add(ignored, at + 2);
+	name_list_sort(ignored);
+	return ERR_OK;
+}
+
+static enum err_code find_added(struct collection *c, struct error *e)
+{
+	AUTO(name_list_release) struct name_list fresh = { .v = NULL };
+	AUTO(name_list_release) struct name_list ignored = { .v = NULL };
+	const struct name_list *present = &c->walk.present;
+
+	for (size_t i = 0; i < present->n; i++)
+		if (!base_list_find(&c->base, present->v[i]))
+			name_list_add(&fresh, present->v[i]);
+	TRY(find_ignored(c, &fresh, &ignored, e));
+	for (size_t i = 0; i < present->n; i++)
+		if (!name_list_has(&ignored, present->v[i]))
+			name_list_add(&c->add, present->v[i]);
+	return ERR_OK;
+}
+
+/* git says so of names like `git~1` that other systems would take for `.git`. */
+static void note_refused(const struct collection *c, const char *messages)
+{
+	static const char says[] = "Ignoring path ";
+
+	for (const char *at = strstr(messages, says); at; at = strstr(at, says)) {
+		at += strlen(says);
+		AUTO_FREE char *path = mem_strndup(at, strcspn(at, "\n"));
+
+		diff_skip(c->skipped, path, "a name that git refuses");
+	}
+}
+
+static enum err_code update_index(const struct collection *c, struct error *e)
+{
+	const struct git g = collection_git(c);
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf err = STRBUF_LIMIT(GIT_STDERR_MAX);
+	int status = 0;
+
+	add_names(&out, &c->remove, "");
+	add_names(&in, &c->add, "");
+	if (out.len)
+		TRY(git_run(&g, (const char *const[]){ "update-index", "-z", "--force-remove", "--stdin", NULL }, out.data, out.len, NULL, e));
+	if (in.len)
+		TRY(git_try(&g, (const char *const[]){ "update-index", "-z", "--add", "--replace", "--stdin", NULL }, in.data, in.len, NULL, &err, &status, e));
+	if (status != 0)
+		return git_failed("git update-index", status, strbuf_str(&err), e);
+	note_refused(c, strbuf_str(&err));
+	return ERR_OK;
+}
+
+static enum err_code make_tree(struct collection *c, char **ret_tree, struct error *e)
+{
+	const struct git g = collection_git(c);
+
+	TRY(collection_open(c, e));
+	find_removed(c);
+	TRY(find_added(c, e));
+	TRY(update_index(c, e));
+	return git_line(&g, (const char *const[]){ "write-tree", "--missing-ok", NULL }, ret_tree, e);
+}
+
+/* ---- the two doors ---- */
+
+enum err_code diff_snapshot_tree(const struct diff_job *job, char **ret_tree, struct error *e)
+{
+	AUTO(collection_release) struct collection c = { .job = job };
+
+	return make_tree(&c, ret_tree, e);
+}
+
+enum err_code diff_collect(const struct diff_job *job, struct js **ret_summary, struct error *e)
+{
+	AUTO(collection_release) struct collection c = { .job = job };
+	AUTO_FREE char *tree = NULL;
+	AUTO_JS struct js *summary = js_object();
+
+	TRY(make_tree(&c, &tree, e));
+	/* Without a work tree: the agent's .gitattributes have no say in how its changes are shown. */
+	const struct git g = { .git_dir = c.git_dir, .cwd = job->scratch };
+	TRY(diff_read(&g, job->base_tree ? job->base_tree : job->commit, tree, job->patch_path, job->max_bytes, summary, e));
+	js_set_str(summary, "tree", tree);
+	js_set(summary, "skipped", js_ref(c.skipped));
+	*ret_summary = TAKE_PTR(summary);
+	return ERR_OK;
+}

@@ -16,10 +16,10 @@
 #define CODEX_HOME_INSIDE "/home/agent/codex"
 #define CODEX_TOKEN_ENV "SIGNALBOX_MODEL_TOKEN"
 #define LAST_MESSAGE "last-message.txt"
-#define CODEX_DEFAULT_MODEL "gpt-5.1-codex"
-#define CODEX_REQUEST_RETRIES 2
-#define CODEX_STREAM_RETRIES 3
-#define CODEX_STREAM_IDLE_MS 600000
+#define CODEX_DEFAULT_MODEL "gpt-5.5"
+#define CODEX_REQUEST_RETRIES 3
+#define CODEX_STREAM_RETRIES 4
+#define CODEX_STREAM_IDLE_MS 300000
 
 static enum err_code codex_check(struct js *agent, const char *codex_path, struct error *e)
 {

@@ -39,7 +39,7 @@ static void print_command(const struct cli *c, const struct js *data)
 {
 	AUTO_STRBUF struct strbuf head = STRBUF_INIT;
 	const char *output = js_str_or(data, "output", js_str(data, "output_tail"));
-	strbuf_adds(&head, "$ ");
+	view_add_prompt(&head, data);
 	view_add_command(&head, js_str_or(data, "command", "?"));
 	AUTO_STRBUF struct strbuf line = STRBUF_INIT;
 	term_add(&c->out, &line, COLOUR_BOLD, strbuf_str(&head));
@@ -66,7 +66,9 @@ static void on_event(void *ctx, const struct js *event, const char *line, size_t
 	} else if (str_eq(type, "command.finished")) {
 		print_command(c, data);
 	} else if ((str_eq(type, "message.done") || str_eq(type, "agent.error")) && text) {
-		print_text(c, text, strlen(text));
+		AUTO_JS struct js *final = view_final_answer(text);
+		const char *words = final ? js_str(final, "summary") : text;
+		print_text(c, words, strlen(words));
 	}
 }
 

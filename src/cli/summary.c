@@ -11,6 +11,19 @@
 #define GRAPH_MIN 10 /* columns kept for + and - */
 #define FILES_MAX 200 /* listed; the rest is counted */
 
+/* An agent that says why it failed says so in its summary, which comes next: then the reason is enough here. */
+static void add_why(struct strbuf *out, const struct js *task)
+{
+	const char *summary = js_str_or(js_get(task, "result"), "summary", ""), *error = js_str_or(task, "error", "");
+	AUTO_STRBUF struct strbuf one = STRBUF_INIT, other = STRBUF_INIT;
+	text_add_line(&one, summary);
+	text_add_line(&other, error);
+	if (one.len && strstr(strbuf_str(&other), strbuf_str(&one)))
+		text_add_line(out, js_str_or(task, "reason", "failed"));
+	else
+		remote_add_why(out, task);
+}
+
 static void add_head(const struct term *t, struct strbuf *out, const struct js *task)
 {
 	const char *began = js_str(task, "created_at"), *ended = js_str(task, "completed_at");
@@ -24,7 +37,7 @@ static void add_head(const struct term *t, struct strbuf *out, const struct js *
 		str_add_duration(out, clock_parse_rfc3339(ended) - clock_parse_rfc3339(began));
 	}
 	strbuf_addc(out, '\n');
-	remote_add_why(&why, task);
+	add_why(&why, task);
 	if (why.len) {
 		term_add(t, out, remote_colour(task), strbuf_str(&why));
 		strbuf_addc(out, '\n');
@@ -64,11 +77,11 @@ static void add_verify(const struct term *t, struct strbuf *out, const struct js
 static void add_claims(struct strbuf *out, const struct js *claims)
 {
 	int64_t run = js_i64(claims, "tests_run", -1), passed = js_i64(claims, "tests_passed", -1);
-	if (run < 0 && passed < 0)
-		return;
+	if (run <= 0 && passed <= 0)
+		return; /* nothing is claimed */
 	strbuf_adds(out, "claims  ");
 	if (run >= 0)
-		strbuf_addf(out, "%" PRId64 " tests run", run);
+		strbuf_addf(out, "%" PRId64 " test%s run", run, run == 1 ? "" : "s");
 	if (passed >= 0)
 		strbuf_addf(out, "%s%" PRId64 " passed", run >= 0 ? ", " : "", passed);
 	strbuf_adds(out, "  (the agent says so; not checked)\n");

@@ -5,12 +5,14 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/text.h"
+#include "sandbox/sandbox.h"
 #include <inttypes.h>
 #include <string.h>
 
 #define MESSAGE_INDENT 10    /* columns before the text of a line: time and mark */
 #define FAILED_TAIL_LINES 10 /* of a setup or verify command's output */
 #define SHORT_ID 10
+#define OTHER_COLUMNS 200     /* of an event whose type is unknown */
 
 /* What a line is made into. */
 struct line {
@@ -37,6 +39,22 @@ void view_add_command(struct strbuf *out, const char *command)
 	text_add_line(out, command);
 }
 
+void view_add_prompt(struct strbuf *out, const struct js *data)
+{
+	const char *step = js_str(data, "step");
+	if (step && !str_eq(step, "agent")) {
+		text_add_line(out, step);
+		strbuf_addc(out, ' ');
+	}
+	strbuf_adds(out, "$ ");
+}
+
+/* Paths as seen from the top of the workspace, which is where the diff has them. */
+static void add_path(struct strbuf *out, const char *path)
+{
+	text_add_line(out, str_starts(path, SANDBOX_WORKSPACE "/") ? path + strlen(SANDBOX_WORKSPACE "/") : path);
+}
+
 static void add_pair(struct strbuf *out, const char *before, const char *value)
 {
 	if (str_empty(value))
@@ -60,6 +78,14 @@ static void line_queued(struct view *v UNUSED, const struct js *event UNUSED, co
 	strbuf_adds(&l->text, "queued");
 	if (position > 1)
 		strbuf_addf(&l->text, ", %" PRId64 " before it", position - 1);
+}
+
+static void line_claimed(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
+{
+	l->hide = !v->all;
+	strbuf_adds(&l->text, "claimed");
+	if (js_type(js_get(data, "run")) == JS_INT)
+		strbuf_addf(&l->text, " as run %" PRId64, js_i64(data, "run", 1));
 }
 
 static void line_run_started(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -111,19 +137,20 @@ static void line_warning(struct view *v UNUSED, const struct js *event UNUSED, c
 	text_add_line(&l->text, js_str_or(data, "text", ""));
 }
 
-/* A final answer forced to JSON is the result, which is shown at the end; not a message. */
-static bool is_final_json(const char *text)
+struct js *view_final_answer(const char *text)
 {
 	AUTO_JS struct js *v = text[0] == '{' ? js_parse(text, strlen(text), NULL) : NULL;
-	return js_get(v, "summary") && (js_str(v, "status") || js_str(v, "outcome"));
+	return js_str(v, "summary") && (js_str(v, "status") || js_str(v, "outcome")) ? TAKE_PTR(v) : NULL;
 }
 
 static void line_message(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
 	const char *text = js_str_or(data, "text", "");
-	l->hide = !*text || (!v->all && is_final_json(text));
+	/* The final answer is the result, which is told at the end; not a message. */
+	AUTO_JS struct js *final = view_final_answer(text);
+	l->hide = !*text || (!v->all && final);
 	strbuf_adds(&l->text, "> ");
-	text_add_block(&l->text, text, MESSAGE_INDENT);
+	text_add_block(&l->text, final ? js_str(final, "summary") : text, MESSAGE_INDENT);
 }
 
 static void line_reasoning(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -146,7 +173,7 @@ static void line_command_started(struct view *v, const struct js *event, const s
 {
 	const char *id = js_str(data, "id");
 	l->hide = !v->all;
-	strbuf_adds(&l->text, "$ ");
+	view_add_prompt(&l->text, data);
 	view_add_command(&l->text, js_str_or(data, "command", "?"));
 	live_text(&v->live, strbuf_str(&l->text));
 	if (!id)
@@ -173,7 +200,7 @@ static void line_command_finished(struct view *v, const struct js *event, const 
 	int64_t ms = command_ms(v, event, data, id), code = js_i64(data, "exit_code", -1);
 	if (!command && id)
 		command = js_str(js_get(v->commands, id), "command");
-	strbuf_adds(&l->text, "$ ");
+	view_add_prompt(&l->text, data);
 	view_add_command(&l->text, command ? command : js_str_or(data, "step", "?"));
 	if (code >= 0)
 		strbuf_addf(&l->text, "  [exit %" PRId64, code);
@@ -206,7 +233,7 @@ static void line_file_changed(struct view *v UNUSED, const struct js *event UNUS
 		const char *kind = js_str_or(js_at(changes, i), "kind", "update");
 		strbuf_adds(&l->text, i ? "  " : "");
 		strbuf_adds(&l->text, str_eq(kind, "add") ? "+ " : str_eq(kind, "delete") ? "- " : "~ ");
-		text_add_line(&l->text, js_str_or(js_at(changes, i), "path", "?"));
+		add_path(&l->text, js_str_or(js_at(changes, i), "path", "?"));
 	}
 }
 
@@ -248,7 +275,9 @@ static void line_plan(struct view *v, const struct js *event UNUSED, const struc
 		strbuf_addf(&l->text, "%s ", plan_mark(status));
 		text_add_line(&l->text, text);
 	}
-	l->hide = first;
+	l->hide = first && !v->all;
+	if (first)
+		strbuf_adds(&l->text, "plan as before");
 }
 
 static void line_usage(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -279,6 +308,14 @@ static void line_agent_error(struct view *v UNUSED, const struct js *event UNUSE
 	text_add_line(&l->text, js_str_or(data, "message", "error"));
 }
 
+static void line_agent_warning(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
+{
+	l->colour = COLOUR_DIM;
+	l->hide = !v->all;
+	strbuf_adds(&l->text, "agent: ");
+	text_add_line(&l->text, js_str_or(data, "message", js_str_or(data, "text", "warning")));
+}
+
 static void line_artifact(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
 	l->hide = !v->all;
@@ -298,7 +335,8 @@ static void line_run_ended(struct view *v, const struct js *event UNUSED, const 
 	strbuf_adds(&l->text, "run ended: ");
 	text_add_line(&l->text, outcome);
 	add_pair(&l->text, ", ", js_str(data, "reason"));
-	add_pair(&l->text, ": ", error);
+	if (v->all)
+		add_pair(&l->text, ": ", error); /* who follows reads it in the result */
 }
 
 static void line_done(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -328,33 +366,42 @@ static void line_progress(struct view *v, const struct js *event UNUSED, const s
 	live_text(&v->live, strbuf_str(&text));
 }
 
-static void line_other(struct view *v, const struct js *event, const struct js *data UNUSED, struct line *l)
+/* Louder than anything else. */
+static void line_gate(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
-	const char *type = js_str_or(event, "type", "?");
-	/* Gates are louder than anything; other types that we do not know are not ours to tell. */
-	bool gate = str_eq(type, "gate.blocked");
-	l->hide = !v->all && !gate;
-	l->colour = gate ? COLOUR_YELLOW : COLOUR_NONE;
-	text_add_line(&l->text, gate ? "a human is needed" : type);
+	l->colour = COLOUR_YELLOW;
+	strbuf_adds(&l->text, "a human is needed");
 	add_pair(&l->text, ": ", js_str(data, "text"));
-	for (size_t i = 0; gate && i < js_len(js_get(data, "questions")); i++) {
+	for (size_t i = 0; i < js_len(js_get(data, "questions")); i++) {
 		strbuf_addc(&l->text, '\n');
 		text_add_spaces(&l->text, MESSAGE_INDENT - 2);
 		add_pair(&l->text, "? ", js_text(js_at(js_get(data, "questions"), i)));
 	}
 }
 
+/* Types that we do not know are not ours to tell to who follows; in the log they stand as they are. */
+static void line_other(struct view *v, const struct js *event, const struct js *data, struct line *l)
+{
+	AUTO_FREE char *members = js_len(data) ? js_dump(data) : mem_strdup("");
+	AUTO_STRBUF struct strbuf line = STRBUF_INIT;
+	l->hide = !v->all;
+	text_add_line(&line, js_str_or(event, "type", "?"));
+	strbuf_addc(&line, ' ');
+	text_add_line(&line, members);
+	text_add_cut(&l->text, strbuf_str(&line), OTHER_COLUMNS);
+}
+
 static const struct {
 	const char *type;
 	line_maker *make;
 } makers[] = {
-	{ "task.created", line_created }, { "task.queued", line_queued }, { "run.started", line_run_started }, { "run.phase", line_phase },
+	{ "task.created", line_created }, { "task.queued", line_queued }, { "task.claimed", line_claimed }, { "run.started", line_run_started }, { "run.phase", line_phase },
 	{ "workspace.fetched", line_fetched }, { "workspace.ready", line_ready }, { "workspace.warning", line_warning },
 	{ "workspace.progress", line_progress }, { "message.done", line_message }, { "reasoning.done", line_reasoning },
 	{ "command.started", line_command_started }, { "command.finished", line_command_finished }, { "file.changed", line_file_changed },
 	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "usage.added", line_usage }, { "agent.raw", line_raw },
-	{ "agent.truncated", line_truncated }, { "agent.error", line_agent_error }, { "artifact.written", line_artifact },
-	{ "run.result", line_result }, { "run.ended", line_run_ended }, { "task.done", line_done },
+	{ "agent.truncated", line_truncated }, { "agent.error", line_agent_error }, { "agent.warning", line_agent_warning }, { "artifact.written", line_artifact },
+	{ "run.result", line_result }, { "run.ended", line_run_ended }, { "task.done", line_done }, { "task.waiting", line_done }, { "gate.blocked", line_gate },
 };
 
 static void make_line(struct view *v, const struct js *event, struct line *l)

@@ -22,5 +22,9 @@ void view_event(struct view *v, const struct js *event);
 void view_note(struct view *v, enum colour colour, const char *text); /* a line of our own */
 /* The event's line without time and colour, on one line; for pipes. Keeps no state between events unless v has it. */
 void view_event_text(struct view *v, const struct js *event, struct strbuf *out);
+/* A final answer forced to JSON, parsed; NULL when the text is an ordinary message. The caller frees. */
+struct js *view_final_answer(const char *text);
 /* "npm test" out of "/bin/bash -lc 'npm test'": what the agent meant to run. */
 void view_add_command(struct strbuf *out, const char *command);
+/* "$ ", or "verify $ " and "setup $ " for what Signalbox ran itself. */
+void view_add_prompt(struct strbuf *out, const struct js *data);

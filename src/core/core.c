@@ -84,10 +84,11 @@ static enum err_code open_parts(struct core *c, const struct core_options *o, st
 		rc = paths_make_runtime(c->runtime, e);
 	if (!rc)
 		rc = find_helpers(c, e);
-	if (!rc)
-		rc = db_open(db_path, migrations, migration_count, &c->db, e);
+	/* The probe starts processes by clone, which is safe only while we have one thread: before the database and the listeners. */
 	if (!rc)
 		sandbox_probe(work, c->uid, c->gid, &c->probe);
+	if (!rc)
+		rc = db_open(db_path, migrations, migration_count, &c->db, e);
 	return rc;
 }
 

@@ -92,19 +92,19 @@ static enum err_code take_result(struct db_conn *c, struct batch *b, const struc
 		rc = event_add(c, r->task, "run.result", r->worker, r->n, "runner", at, event, &b->out, e);
 	else
 		js_free(event);
-	struct move m = { .to = to, .reason = task_to == PHASE_WAITING_HUMAN ? "blocked" : js_str(data, "reason"), .error = js_str(data, "error"), .actor = "runner" };
+	struct move m = { .to = to, .reason = task_to == PHASE_WAITING_HUMAN ? "blocked" : js_str(data, "reason"), .error = js_str(data, "error"), .actor = "runner", .at = at };
 	if (!rc)
 		rc = run_move(c, r->id, &m, task_to, &b->out, e);
 	b->ended = !rc;
 	return rc;
 }
 
-static enum err_code take_phase(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *data, struct error *e)
+static enum err_code take_phase(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *data, int64_t at, struct error *e)
 {
 	enum phase to;
 	if (!phase_from_name(js_str(data, "to"), &to) || phase_is_terminal(to))
 		return error_set(e, ERR_INVALID, "run.phase: '%s' is not a phase on the way", js_str_or(data, "to", ""));
-	struct move m = { .to = to, .actor = "runner" };
+	struct move m = { .to = to, .actor = "runner", .at = at };
 	return run_move(c, r->id, &m, to, &b->out, e);
 }
 
@@ -115,7 +115,7 @@ static enum err_code take_event(struct db_conn *c, struct batch *b, const struct
 	int64_t at = clock_parse_rfc3339(js_str_or(line, "at", ""));
 	at = at < 0 ? clock_wall_ms() : at;
 	if (str_eq(type, "run.phase"))
-		return take_phase(c, b, r, data, e);
+		return take_phase(c, b, r, data, at, e);
 	if (str_eq(type, "run.result"))
 		return take_result(c, b, r, data, at, e);
 	const char *actor = str_eq(js_str(line, "actor"), "agent") ? "agent" : "runner";

@@ -267,7 +267,7 @@ static enum err_code task_done_event(struct db_conn *c, const char *id, const st
 enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
-	int64_t now = clock_wall_ms();
+	int64_t now = m->at ? m->at : clock_wall_ms();
 	bool ends = phase_is_terminal(m->to);
 	enum err_code rc = task_load(c, id, &t, e);
 	if (!rc)
@@ -296,7 +296,7 @@ static enum err_code run_ended_event(struct db_conn *c, const struct run_row *r,
 enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e)
 {
 	AUTO_RUN struct run_row r = { 0 };
-	int64_t now = clock_wall_ms();
+	int64_t now = m->at ? m->at : clock_wall_ms();
 	bool ends = phase_is_terminal(m->to);
 	enum err_code rc = run_load(c, run_id, &r, e);
 	if (!rc)

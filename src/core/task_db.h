@@ -44,7 +44,7 @@ MUST_USE enum err_code task_insert(struct db_conn *c, const struct task_row *t, 
 MUST_USE enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
 	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e);
 /* The only functions that change a phase; they refuse what the table does not allow, and say it in an event. */
-struct move { enum phase to; const char *reason, *error, *actor; };
+struct move { enum phase to; const char *reason, *error, *actor; int64_t at; /* wall ms; 0: now */ };
 MUST_USE enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e);
 /* Moves a run and its task with it. When the run ends, `task_to` tells where the task goes (usually the same; waiting_human when blocked). */
 MUST_USE enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e);

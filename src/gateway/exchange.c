@@ -36,7 +36,9 @@ struct exchange {
 	bool early;	   /* the 200 went out before the upstream's head came */
 	bool head_known;   /* early: it has come since */
 	bool recorded;
-	char tail[2];	   /* the last bytes given to the agent: a comment fits only between events */
+	char tail[4];	   /* the last bytes given to the agent: a comment fits only between events */
+	bool admitted;	   /* in the host's list */
+	struct exchange *prev, *next; /* guarded by the host's lock */
 	int status;
 	int64_t bytes_out;
 	struct strbuf late_error; /* early: an error's body, to be told inside the stream */
@@ -81,12 +83,49 @@ static void exchange_record(struct exchange *x, const char *error)
 		log_error("run=%s record: %s", x->claims.run, e.text);
 }
 
+/* One run must not take all connections for itself. */
+static bool host_admit(struct exchange *x)
+{
+	struct exchange_host *h = x->host;
+	int same = 0;
+
+	pthread_mutex_lock(&h->lock);
+	for (const struct exchange *o = h->admitted; o != NULL; o = o->next)
+		same += str_eq(o->claims.run, x->claims.run);
+	x->admitted = same < GATEWAY_RUN_ACTIVE_MAX;
+	if (x->admitted) {
+		x->next = h->admitted;
+		if (x->next != NULL)
+			x->next->prev = x;
+		h->admitted = x;
+	}
+	pthread_mutex_unlock(&h->lock);
+	return x->admitted;
+}
+
+static void host_leave(struct exchange *x)
+{
+	struct exchange_host *h = x->host;
+
+	if (!x->admitted)
+		return;
+	pthread_mutex_lock(&h->lock);
+	if (x->prev != NULL)
+		x->prev->next = x->next;
+	else
+		h->admitted = x->next;
+	if (x->next != NULL)
+		x->next->prev = x->prev;
+	pthread_mutex_unlock(&h->lock);
+}
+
 static void exchange_free(void *state)
 {
 	struct exchange *x = state;
 	struct exchange_host *h = x->host;
 
 	exchange_record(x, "the agent went away before the reply was complete");
+	host_leave(x);
 	transfer_free(x->transfer);
 	if (x->metering)
 		meter_release(&x->meter);
@@ -106,7 +145,7 @@ static struct exchange *exchange_new(struct exchange_host *h)
 	x->host = h;
 	x->config = exchange_config(h);
 	x->ticket.fd = -1;
-	x->tail[0] = x->tail[1] = '\n';
+	memcpy(x->tail, "\r\n\r\n", sizeof(x->tail));
 	x->late_error.max = GATEWAY_ERROR_BODY_MAX;
 	clock_new_id(x->request_id);
 	return x;
@@ -233,8 +272,10 @@ static void meter_begin(struct exchange *x)
 static void out_note(struct exchange *x, const char *buf, size_t n)
 {
 	x->bytes_out += (int64_t)n;
-	x->tail[0] = n > 1 ? buf[n - 2] : x->tail[1];
-	x->tail[1] = buf[n - 1];
+	for (size_t i = n > sizeof(x->tail) ? n - sizeof(x->tail) : 0; i < n; i++) {
+		memmove(x->tail, x->tail + 1, sizeof(x->tail) - 1);
+		x->tail[sizeof(x->tail) - 1] = buf[i];
+	}
 }
 
 /* Nothing has come for a while: something harmless that shows whether the agent is still there. */
@@ -242,7 +283,7 @@ static ssize_t probe_write(struct exchange *x, char *buf, size_t max)
 {
 	static const char comment[] = ": waiting for the model\n\n";
 	bool sse = x->head_known ? x->meter.sse : x->wants_stream;
-	bool between = x->tail[0] == '\n' && x->tail[1] == '\n';
+	bool between = memcmp(x->tail + 2, "\n\n", 2) == 0 || memcmp(x->tail, "\r\n\r\n", 4) == 0;
 
 	if (sse && between && max >= sizeof(comment)) {
 		memcpy(buf, comment, sizeof(comment) - 1);
@@ -344,14 +385,24 @@ static ssize_t exchange_read(void *state, char *buf, size_t max)
 	return n;
 }
 
+/* An agent that is told to come again in an hour waits for an hour. */
+static const char *retry_after_bounded(const char *value)
+{
+	int64_t s = 0;
+
+	return str_to_i64(value, "Retry-After", 0, GATEWAY_RETRY_AFTER_MAX_S, &s, NULL) == ERR_OK ? value : GATEWAY_RETRY_AFTER_MAX;
+}
+
 static void reply_headers(const struct exchange *x, struct http_request *r)
 {
 	size_t n;
 	const struct transfer_header *h = transfer_headers(x->transfer, &n);
 
-	for (size_t i = 0; i < n; i++)
-		if (!str_eq(h[i].name, "Content-Type") && !str_eq(h[i].name, "Location"))
-			http_reply_header(r, h[i].name, h[i].value);
+	for (size_t i = 0; i < n; i++) {
+		if (str_eq(h[i].name, "Content-Type") || str_eq(h[i].name, "Location"))
+			continue;
+		http_reply_header(r, h[i].name, str_eq(h[i].name, "Retry-After") ? retry_after_bounded(h[i].value) : h[i].value);
+	}
 }
 
 /* Replies that an agent must not see as they are. True when it was answered. */
@@ -414,6 +465,10 @@ static void handle_responses(struct http_request *r, void *ctx)
 	}
 	if (!token_check(x, r))
 		return;
+	if (!host_admit(x)) {
+		exchange_refuse(x, r, 429, "rate_limit_exceeded", "run_busy", "the run has as many model requests open as it may have");
+		return;
+	}
 	bytes = http_body(r, &len);
 	body = js_parse(bytes, len, &e);
 	if (js_type(body) != JS_OBJECT) {

@@ -7,12 +7,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct exchange;
+
 /* What all exchanges share; lives as long as the gateway. */
 struct exchange_host {
 	struct upstream *upstream;
 	struct recorder *recorder;
-	pthread_mutex_t lock; /* guards config */
+	pthread_mutex_t lock; /* guards config, admitted */
 	struct config *config;
+	struct exchange *admitted;
 	atomic_bool draining;
 	atomic_int active;
 	void (*idle)(void *ctx); /* the last active exchange has ended; any thread */

@@ -9,6 +9,9 @@
 #include "base/opt.h"
 
 #define GATEWAY_BODY_MAX ((size_t)32 << 20)    /* an agent's request */
+#define GATEWAY_RUN_ACTIVE_MAX 16	       /* exchanges of one run at a time */
+#define GATEWAY_RETRY_AFTER_MAX_S 60	       /* a provider that asks for more is asked again all the same */
+#define GATEWAY_RETRY_AFTER_MAX "60"
 #define GATEWAY_ERROR_BODY_MAX ((size_t)64 << 10) /* of an upstream's error that must be told inside a stream */
 
 extern const struct opt gateway_options[];

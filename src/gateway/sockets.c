@@ -19,9 +19,12 @@ static enum err_code socket_bind(const char *path, mode_t mode, struct gateway_s
 	AUTO_FREE char *dir = file_dirname(path);
 	char *temporary = mem_printf("%s.%ld", path, (long)getpid());
 	struct stat st;
+	bool made = !file_is_dir(dir);
 	enum err_code rc = file_mkdirs(dir, SOCKET_DIR_MODE, e);
 
 	*ret_temporary = temporary;
+	if (rc == ERR_OK && made && chmod(dir, SOCKET_DIR_MODE) != 0) /* whatever the umask is */
+		rc = error_errno(e, "open the directory '%s' to the runs", dir);
 	if (rc == ERR_OK)
 		rc = http_listen_unix(temporary, mode, &ret->fd, e);
 	if (rc != ERR_OK)

@@ -259,25 +259,47 @@ static bool commands_obey(struct upstream *u)
 	}
 }
 
-/* Without `lock` held on t. */
+/* With the upstream's lock held and t's not. */
+static void command_queue(struct upstream *u, struct transfer *t)
+{
+	struct transfer **at = &u->commands;
+
+	if (t->queued)
+		return;
+	pthread_mutex_lock(&t->lock);
+	t->references++;
+	pthread_mutex_unlock(&t->lock);
+	t->queued = true;
+	t->next_command = NULL;
+	while (*at != NULL)
+		at = &(*at)->next_command;
+	*at = t;
+}
+
+/* Without t's lock held. */
 static void command_send(struct transfer *t)
 {
 	struct upstream *u = t->upstream;
-	struct transfer **at = &u->commands;
 
 	pthread_mutex_lock(&u->lock);
-	if (!t->queued) {
-		pthread_mutex_lock(&t->lock);
-		t->references++;
-		pthread_mutex_unlock(&t->lock);
-		t->queued = true;
-		t->next_command = NULL;
-		while (*at != NULL)
-			at = &(*at)->next_command;
-		*at = t;
-	}
+	command_queue(u, t);
 	pthread_mutex_unlock(&u->lock);
 	curl_multi_wakeup(u->multi);
+}
+
+/* The first command of a transfer; refused once the thread may have looked at its queue for the last time. */
+static bool command_begin(struct transfer *t)
+{
+	struct upstream *u = t->upstream;
+	bool open;
+
+	pthread_mutex_lock(&u->lock);
+	open = !u->stopping;
+	if (open)
+		command_queue(u, t);
+	pthread_mutex_unlock(&u->lock);
+	curl_multi_wakeup(u->multi);
+	return open;
 }
 
 static void finished_collect(struct upstream *u)
@@ -424,16 +446,17 @@ enum err_code transfer_start(struct upstream *u, struct transfer_request *rq, st
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&t->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	if (t->easy == NULL) {
-		transfer_unref(t);
-		transfer_unref(t);
-		return error_set(e, ERR_INTERNAL, "no curl handle is to be had");
+	if (t->easy != NULL) {
+		headers_set_up(t, rq);
+		easy_set_up(t, rq);
+		if (command_begin(t)) {
+			*ret = t;
+			return ERR_OK;
+		}
 	}
-	headers_set_up(t, rq);
-	easy_set_up(t, rq);
-	command_send(t);
-	*ret = t;
-	return ERR_OK;
+	transfer_unref(t);
+	transfer_unref(t);
+	return error_set(e, ERR_BUSY, "the gateway is ending or out of memory");
 }
 
 /* Waits on the transfer's lock, which is held; false when the time is up. */

@@ -15,10 +15,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #define GROUP_PREFIX "signalbox-"
 #define CPU_PERIOD_US 100000
@@ -38,6 +41,8 @@ struct cgroup {
 	char *why;
 	bool pids;
 	int kill_fd;
+	int clone_fd;
+	pid_t warmer; /* 0: none */
 	struct part part[TREE_COUNT]; /* dir NULL: not used */
 };
 
@@ -162,10 +167,11 @@ static void open_v1(struct cgroup *g, const struct cgroup_places *places, const 
 			(void)part_open(&g->part[t], places->at[t].own, run_id, uid);
 }
 
-static void kill_open(struct cgroup *g)
+static void v2_files_open(struct cgroup *g)
 {
 	if (!g->part[TREE_V2].dir)
 		return;
+	g->clone_fd = open(g->part[TREE_V2].dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	AUTO_FREE char *path = file_join(g->part[TREE_V2].dir, "cgroup.kill");
 	g->kill_fd = open(path, O_WRONLY | O_CLOEXEC); /* absent before Linux 5.14: then one by one */
 }
@@ -193,8 +199,36 @@ static void v2_finish(struct cgroup *g, const struct sandbox_limits *limits, con
 {
 	if (g->part[TREE_V2].dir)
 		limits_write_v2(g, limits, base);
-	kill_open(g);
+	v2_files_open(g);
 	kind_decide(g, base);
+}
+
+/* The first move of a process into a cgroup waits for an RCU grace period, those that follow soon do not. A child makes that first
+ * move now, while the runner prepares the workspace, and ends. Nothing depends on it. */
+static void warm_up(struct cgroup *g)
+{
+	struct clone_args a = { .exit_signal = 0 };
+	long pid = syscall(SYS_clone3, &a, sizeof a);
+
+	if (pid == 0) {
+		(void)!cgroup_join(g, false, NULL);
+		_exit(0);
+	}
+	g->warmer = pid > 0 ? (pid_t)pid : 0;
+}
+
+static void warmer_reap(struct cgroup *g, int flags)
+{
+	if (g->warmer && waitpid(g->warmer, NULL, __WALL | flags) != 0)
+		g->warmer = 0;
+}
+
+static bool has_part(const struct cgroup *g)
+{
+	for (int t = 0; t < TREE_COUNT; t++)
+		if (g->part[t].dir)
+			return true;
+	return false;
 }
 
 enum err_code cgroup_open(const char *run_id, const struct sandbox_limits *limits, uid_t uid, struct cgroup **ret, struct error *e)
@@ -208,7 +242,7 @@ enum err_code cgroup_open(const char *run_id, const struct sandbox_limits *limit
 	if (rc != ERR_OK)
 		return error_wrap(e, "find the cgroups");
 	struct cgroup *g = NEW(struct cgroup);
-	g->kill_fd = -1;
+	g->kill_fd = g->clone_fd = -1;
 	for (int t = 0; t < TREE_COUNT; t++)
 		g->part[t].procs_fd = -1;
 	cgroup_base_find(&places.at[TREE_V2], &base);
@@ -219,15 +253,25 @@ enum err_code cgroup_open(const char *run_id, const struct sandbox_limits *limit
 		limits_write_v1(g, limits);
 	}
 	v2_finish(g, limits, &base);
+	if (has_part(g))
+		warm_up(g);
 	free(base.dir);
 	cgroup_places_release(&places);
 	*ret = g;
 	return ERR_OK;
 }
 
-enum err_code cgroup_join(const struct cgroup *g, struct error *e)
+int cgroup_clone_fd(struct cgroup *g)
 {
-	for (int t = 0; g && t < TREE_COUNT; t++)
+	if (!g)
+		return -1;
+	warmer_reap(g, WNOHANG);
+	return g->clone_fd;
+}
+
+enum err_code cgroup_join(const struct cgroup *g, bool cloned, struct error *e)
+{
+	for (int t = cloned ? TREE_V2 + 1 : TREE_V2; g && t < TREE_COUNT; t++)
 		if (g->part[t].dir && write(g->part[t].procs_fd, "0", 1) < 0)
 			return error_errno(e, "enter the cgroup '%s'", g->part[t].dir);
 	return ERR_OK;
@@ -278,12 +322,14 @@ void cgroup_close(struct cgroup *g)
 		return;
 	int64_t until = clock_mono_ms() + EMPTY_WAIT_MS;
 	cgroup_kill(g);
+	warmer_reap(g, 0); /* ended long ago, or was just killed */
 	for (int t = 0; t < TREE_COUNT; t++) {
 		if (g->part[t].dir)
 			(void)dir_remove(g->part[t].dir, until);
 		part_release(&g->part[t]);
 	}
 	cleanup_close(&g->kill_fd);
+	cleanup_close(&g->clone_fd);
 	free(g->why);
 	free(g);
 }
@@ -315,6 +361,7 @@ void cgroup_usage(struct cgroup *g, struct cgroup_usage *ret)
 	*ret = (struct cgroup_usage){ 0 };
 	if (!g)
 		return;
+	warmer_reap(g, WNOHANG);
 	const char *v2 = g->part[TREE_V2].dir, *memory = g->part[TREE_MEMORY].dir, *pids = g->part[TREE_PIDS].dir;
 	ret->memory_peak = memory ? number_read(memory, "memory.max_usage_in_bytes") : number_read(v2, "memory.peak");
 	ret->cpu_us = member_read(v2, "cpu.stat", "usage_usec");
@@ -333,10 +380,9 @@ static void remove_below(const char *base, const char *run_id)
 			continue;
 		AUTO_FREE char *parent = file_join(base, entry->d_name);
 		AUTO_FREE char *dir = file_join(parent, run_id);
-		if (!file_is_dir(dir))
-			continue;
-		(void)dir_remove(dir, clock_mono_ms() + EMPTY_WAIT_MS);
-		(void)rmdir(parent);
+		if (file_is_dir(dir))
+			(void)dir_remove(dir, clock_mono_ms() + EMPTY_WAIT_MS);
+		(void)rmdir(parent); /* when it was the last */
 	}
 	if (d)
 		closedir(d);

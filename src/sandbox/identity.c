@@ -110,7 +110,7 @@ enum err_code identity_take(const struct identity *id, struct error *e)
 
 	(void)setsid();
 	(void)umask(AGENT_UMASK);
-	if ((rc = cgroup_join(id->cgroup, e)) != ERR_OK)
+	if ((rc = cgroup_join(id->cgroup, id->in_cgroup, e)) != ERR_OK)
 		return rc;
 	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* else our own files in /proc belong to root */
 	if (id->from_root && (rc = drop_root(id, e)) != ERR_OK)

@@ -7,6 +7,7 @@ struct identity {
 	uid_t uid; /* on the host */
 	gid_t gid;
 	struct cgroup *cgroup;
+	bool in_cgroup; /* cloned into the v2 one */
 	const struct sandbox_limits *limits; /* NULL: none */
 };
 

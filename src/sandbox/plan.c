@@ -128,6 +128,7 @@ static enum err_code add_etc(const struct sandbox_plan *p, struct op_list *l, st
 			return error_wrap(e, "prepare %s of the sandbox", f->path);
 		struct op *op = op_add(l, "file", "DATA", f->path);
 		op->perms = "0444";
+		free(op->data); /* of the last place, when all are taken */
 		op->data = strbuf_detach(&text);
 	}
 	add_shared(l, etc_shared);

@@ -29,7 +29,8 @@ struct sandbox_layers {
 	const char *lower[SANDBOX_LOWERS_MAX];
 	int lower_count;
 	const char *upper;	/* the run's own changes */
-	const char *work;	/* overlay's work directory, beside upper */
+	const char *work;	/* overlay's work directory, on upper's file system; may serve several uppers. The layer is not synced: after a power
+				 * cut it is refused (ERR_STALE) */
 	const char *merged;	/* an empty directory to mount on (inside the stage's mount namespace only) */
 };
 
@@ -82,7 +83,8 @@ struct sandbox {
 	int pidfd;	/* readable when the whole PID namespace is gone */
 	int death_fd;	/* closing it ends everything */
 	int control_fd; /* one byte = a signal number for the agent's process group */
-	int error_fd;	/* one JSON line on a failure before the agent ran: {"step","error"}; EOF at exec of the agent */
+	int error_fd;	/* one JSON line on a failure before the agent ran: {"step","error"}; EOF at exec of the agent. Wait on it, but leave the reading
+			 * to sandbox_finish, which explains with it */
 };
 #define SANDBOX_INIT_VALUE { .pid = 0, .pidfd = -1, .death_fd = -1, .control_fd = -1, .error_fd = -1 }
 
@@ -94,7 +96,7 @@ MUST_USE enum err_code sandbox_finish(struct sandbox *s, int *ret_status, struct
 
 /* Runs fn(arg) in a stage of its own (same namespaces and identity, layers mounted at layers->merged, no bwrap) and gives its pidfd; exit status is fn's
  * return value.  Used to collect the diff: what it executes is git with our own git dir, and it sees only what plan->uid may see.
- * inherited fds stay open. */
+ * inherited fds stay open (so end other sandboxes by sandbox_kill, not by closing death_fd, while a call is under way). */
 MUST_USE enum err_code sandbox_stage_call(const struct sandbox_layers *layers, uid_t uid, gid_t gid, int (*fn)(void *arg), void *arg, struct sandbox *ret, struct error *e);
 
 /* Root only: makes a file or directory that lies below a directory the sandbox's uid cannot pass (/root/...) reachable at `at`, by a bind mount in a

@@ -10,6 +10,7 @@
 #include "base/js.h"
 #include "base/mem.h"
 #include "sandbox/bwrap.h"
+#include "sandbox/cgroup.h"
 #include "sandbox/identity.h"
 #include "sandbox/init/protocol.h"
 #include "sandbox/overlay.h"
@@ -343,14 +344,32 @@ static enum err_code clone_failed(struct error *e)
 }
 
 /* exit_signal 0: no SIGCHLD for the runner, and nobody's waitpid(-1) takes the status away from sandbox_finish. */
-static pid_t clone_stage(const struct identity *id, int *ret_pidfd)
+static pid_t clone_once(const struct identity *id, int cgroup_fd, int *ret_pidfd)
 {
 	struct clone_args a = {
 		.flags = CLONE_PIDFD | identity_clone_flags(id),
 		.pidfd = (uint64_t)(uintptr_t)ret_pidfd,
 	};
 
+	if (cgroup_fd >= 0) {
+		a.flags |= CLONE_INTO_CGROUP;
+		a.cgroup = (unsigned)cgroup_fd;
+	}
 	return (pid_t)syscall(SYS_clone3, &a, sizeof a);
+}
+
+/* A runner that has dropped root may not clone into a cgroup that root made; then the stage moves itself. */
+static pid_t clone_stage(struct identity *id, int *ret_pidfd)
+{
+	int cgroup_fd = cgroup_clone_fd(id->cgroup);
+
+	id->in_cgroup = cgroup_fd >= 0;
+	pid_t pid = clone_once(id, cgroup_fd, ret_pidfd);
+	if (pid < 0 && id->in_cgroup) {
+		id->in_cgroup = false;
+		pid = clone_once(id, -1, ret_pidfd);
+	}
+	return pid;
 }
 
 enum err_code stage_start(const struct stage *s, struct sandbox *ret, struct error *e)

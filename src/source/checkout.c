@@ -20,6 +20,7 @@
 #define RECORD_MAX ((size_t)64 << 10)
 #define HASH_SHOWN 12 /* hex digits of a hash in a directory's name */
 #define SHA1_SIZE 20
+#define SUBMODULES_SHOWN 20
 
 struct tree { /* one tree in the making */
 	const struct checkout_job *job;
@@ -27,6 +28,7 @@ struct tree { /* one tree in the making */
 	char *path, *temp, *lock;
 	char *store_mark; /* "-<store>-": what trees of one store have in common */
 	int64_t files, bytes;
+	struct js *warnings;
 };
 
 static void tree_release(struct tree *t)
@@ -37,6 +39,7 @@ static void tree_release(struct tree *t)
 	free(t->temp);
 	free(t->lock);
 	free(t->store_mark);
+	js_free(t->warnings);
 }
 
 static void tree_init(struct tree *t, const struct checkout_job *job)
@@ -45,7 +48,7 @@ static void tree_init(struct tree *t, const struct checkout_job *job)
 	AUTO_FREE char *view_text = mem_printf("%s\n%s", job->head ? job->head : "", job->branch ? job->branch : "");
 	AUTO_FREE char *view = cache_key(view_text);
 
-	*t = (struct tree){ .job = job, .trees = file_join(job->cache, "trees") };
+	*t = (struct tree){ .job = job, .trees = file_join(job->cache, "trees"), .warnings = js_array() };
 	t->store_mark = mem_printf("-%.*s-", HASH_SHOWN, store);
 	t->name = mem_printf("%s%s%.*s", job->commit, t->store_mark, HASH_SHOWN, view);
 	t->path = file_join(t->trees, t->name);
@@ -146,6 +149,18 @@ static enum err_code make_files(const struct tree *t, const char *index, struct 
 
 /* ---- the index ---- */
 
+static void note_submodule(struct tree *t, const char *name)
+{
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+
+	if (js_len(t->warnings) >= SUBMODULES_SHOWN)
+		return;
+	strbuf_adds(&text, "the submodule '");
+	str_add_printable(&text, name, strlen(name));
+	strbuf_adds(&text, "' is left empty");
+	js_push_str(t->warnings, strbuf_str(&text));
+}
+
 /* Every file gets one old time, and its entry with it, so that nothing has to be read again to know that it is unchanged. */
 static enum err_code age_files(struct tree *t, const char *index, struct error *e)
 {
@@ -159,6 +174,8 @@ static enum err_code age_files(struct tree *t, const char *index, struct error *
 	while (index_next(&x, &entry)) {
 		bool is_old = index_get_u32(entry.stat + 8) == CHECKOUT_MTIME;
 
+		if (entry.mode == INDEX_MODE_GITLINK)
+			note_submodule(t, entry.name);
 		t->files++;
 		t->bytes += entry.size;
 		if (entry.mode == INDEX_MODE_GITLINK || is_old)
@@ -202,6 +219,7 @@ static enum err_code write_record(const struct tree *t, struct js *ret_facts, st
 	js_set_str(ret_facts, "tree", tree);
 	js_set_int(ret_facts, "files", t->files);
 	js_set_int(ret_facts, "bytes", t->bytes);
+	js_set(ret_facts, "warnings", js_ref(t->warnings));
 	js_dump_to(ret_facts, &text);
 	strbuf_addc(&text, '\n');
 	return file_replace(path, text.data, text.len, 0644, FILE_NOSYNC, e);
@@ -284,7 +302,7 @@ static enum err_code make_locked(struct tree *t, struct js **ret_facts, bool *re
 
 enum err_code checkout_make(const struct checkout_job *job, struct js *result, struct error *e)
 {
-	AUTO(tree_release) struct tree t = { .job = job };
+	AUTO(tree_release) struct tree t = { .files = 0 };
 	AUTO_JS struct js *facts = NULL;
 	bool reused;
 
@@ -293,6 +311,9 @@ enum err_code checkout_make(const struct checkout_job *job, struct js *result, s
 	if (!reused)
 		TRY(make_locked(&t, &facts, &reused, e));
 	utimensat(AT_FDCWD, t.lock, NULL, 0); /* last use, for whoever makes room in the cache */
+	for (size_t i = 0; i < js_len(js_get(facts, "warnings")); i++)
+		js_push(js_get(result, "warnings"), js_ref(js_at(js_get(facts, "warnings"), i)));
+	js_del(facts, "warnings");
 	js_merge(result, facts);
 	js_set_str(result, "checkout", t.path);
 	js_set_bool(result, "reused", reused);

@@ -1,10 +1,13 @@
-/* From touched paths to a patch: our own git directory in `scratch`, whose index starts as the snapshot's, takes the agent's
- * files, becomes a tree, and the two trees are compared. See diff.h; the walk is in diff_walk.c, git's answer is read in diff_read.c. */
+/* From touched paths to a patch, in a git directory of our own in `scratch`. With an overlay only what the layer holds is ever looked at:
+ * its files go into an index that is otherwise empty, and git fast-import makes the result tree out of the snapshot's and those entries,
+ * so that the size of the repository does not matter. Without one (plain) the index is a copy of the whole tree's.
+ * The two trees are then compared. The walk is in diff_walk.c, git's answer is read in diff_read.c. */
 #include "source/diff.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "source/diff_import.h"
 #include "source/diff_read.h"
 #include "source/diff_walk.h"
 #include "source/git.h"
@@ -22,6 +25,8 @@ struct collection {
 	struct name_list remove; /* from the index */
 	struct name_list add;	 /* to the index */
 	struct js *skipped;
+	bool trusts_times; /* whoever wrote the workspace had no reason to deceive: setup, not the agent */
+	struct timespec index_time;
 };
 
 static void collection_release(struct collection *c)
@@ -37,7 +42,16 @@ static void collection_release(struct collection *c)
 
 static struct git collection_git(const struct collection *c)
 {
-	return (struct git){ .git_dir = c->git_dir, .work_tree = c->job->worktree, .index = c->index };
+	/* The scratch is thrown away: nothing in it has to reach the disk. */
+	static const char *const config[] = { "core.fsync=none", "fastimport.unpackLimit=0", NULL };
+
+	return (struct git){ .git_dir = c->git_dir, .work_tree = c->job->worktree, .index = c->index, .config = config };
+}
+
+/* The commit or tree that the agent's work is compared with. */
+static const char *base_name(const struct collection *c)
+{
+	return c->job->base_tree ? c->job->base_tree : c->job->commit;
 }
 
 /* ---- our git directory ---- */
@@ -89,31 +103,44 @@ static enum err_code copy_checkout_index(const struct collection *c, const char 
 	return utimensat(AT_FDCWD, c->index, times, 0) < 0 ? error_errno(e, "set the time of '%s'", c->index) : ERR_OK;
 }
 
-/* The index of diff_snapshot_tree, where that came before in the same scratch; else the checkout's; else one made from the tree. */
-static enum err_code start_index(const struct collection *c, struct error *e)
+/* Plain: the index of diff_snapshot_tree, where that came before in the same scratch; else the checkout's; else one made from the tree.
+ * Overlay: only for its names, so the checkout's own will do. */
+static enum err_code start_index(const struct collection *c, char **ret_base, struct error *e)
 {
 	AUTO_FREE char *cached = c->job->checkout ? file_join(c->job->checkout, ".git/signalbox-index") : NULL;
-	const char *tree = c->job->base_tree ? c->job->base_tree : c->job->commit;
-	const struct git g = collection_git(c);
+	AUTO_FREE char *base = c->job->upper ? file_join(c->job->scratch, "base-index") : mem_strdup(c->index);
+	struct git g = collection_git(c);
 
-	if (c->job->base_tree && file_exists(c->index))
+	g.index = base;
+	if (c->job->upper && cached && file_exists(cached)) {
+		*ret_base = TAKE_PTR(cached);
 		return ERR_OK;
+	}
 	if (!c->job->base_tree && cached && file_exists(cached))
-		return copy_checkout_index(c, cached, e);
-	return git_run(&g, (const char *const[]){ "read-tree", tree, NULL }, NULL, 0, NULL, e);
+		TRY(copy_checkout_index(c, cached, e));
+	else if (!c->job->base_tree || !file_exists(base))
+		TRY(git_run(&g, (const char *const[]){ "read-tree", base_name(c), NULL }, NULL, 0, NULL, e));
+	*ret_base = TAKE_PTR(base);
+	return ERR_OK;
 }
 
 static enum err_code collection_open(struct collection *c, struct error *e)
 {
 	const struct diff_job *job = c->job;
+	AUTO_FREE char *base = NULL;
+	struct stat st;
 
 	c->skipped = js_array();
 	c->git_dir = file_join(job->scratch, "repo");
 	c->index = file_join(job->scratch, "index");
 	TRY(make_git_dir(c, e));
-	TRY(start_index(c, e));
-	TRY(base_list_load(&c->base, c->index, e));
-	c->walk = (struct diff_walk){ .upper = job->upper, .worktree = job->worktree, .base = &c->base, .skipped = c->skipped };
+	TRY(start_index(c, &base, e));
+	TRY(base_list_load(&c->base, base, e));
+	if (stat(base, &st) < 0)
+		return error_errno(e, "open '%s'", base);
+	c->index_time = st.st_mtim;
+	c->walk = (struct diff_walk){ .upper = job->upper, .worktree = job->worktree, .base = &c->base, .skipped = c->skipped,
+		.changed_since = job->upper || c->trusts_times ? NULL : &c->index_time };
 	return diff_walk_run(&c->walk, e);
 }
 
@@ -130,7 +157,7 @@ static void add_names(struct strbuf *out, const struct name_list *names, const c
 
 static void find_removed(struct collection *c)
 {
-	const struct name_list *present = &c->walk.present;
+	const struct name_list *present = &c->walk.present, *touched = c->job->upper ? present : &c->walk.changed;
 
 	if (!c->job->upper)
 		for (size_t i = 0; i < c->base.n; i++)
@@ -138,12 +165,12 @@ static void find_removed(struct collection *c)
 				name_list_add(&c->remove, c->base.v[i].name);
 	for (size_t i = 0; i < c->walk.gone.n; i++)
 		base_list_add_missing(&c->base, c->walk.gone.v[i], present, &c->remove);
-	for (size_t i = 0; i < present->n; i++) {
+	for (size_t i = 0; i < present->n; i++)
 		base_list_add_missing(&c->base, present->v[i], present, &c->remove);
-		/* What the layer holds is read again whatever its size and time say: those are the agent's to set. */
-		if (c->job->upper && base_list_find(&c->base, present->v[i]))
-			name_list_add(&c->remove, present->v[i]);
-	}
+	/* What the agent touched is read again whatever its size and time say: those are the agent's to set. */
+	for (size_t i = 0; i < touched->n; i++)
+		if (base_list_find(&c->base, touched->v[i]))
+			name_list_add(&c->remove, touched->v[i]);
 	name_list_sort(&c->remove);
 }
 
@@ -198,42 +225,66 @@ static void note_refused(const struct collection *c, const char *messages)
 	}
 }
 
-static enum err_code update_index(const struct collection *c, struct error *e)
+static enum err_code remove_from_index(const struct collection *c, struct error *e)
 {
 	const struct git g = collection_git(c);
-	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
-	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf names = STRBUF_INIT;
+
+	add_names(&names, &c->remove, "");
+	if (names.len == 0)
+		return ERR_OK;
+	return git_run(&g, (const char *const[]){ "update-index", "-z", "--force-remove", "--stdin", NULL }, names.data, names.len, NULL, e);
+}
+
+static enum err_code add_to_index(const struct collection *c, struct error *e)
+{
+	const struct git g = collection_git(c);
+	AUTO_STRBUF struct strbuf names = STRBUF_INIT;
 	AUTO_STRBUF struct strbuf err = STRBUF_LIMIT(GIT_STDERR_MAX);
 	int status = 0;
 
-	add_names(&out, &c->remove, "");
-	add_names(&in, &c->add, "");
-	if (out.len)
-		TRY(git_run(&g, (const char *const[]){ "update-index", "-z", "--force-remove", "--stdin", NULL }, out.data, out.len, NULL, e));
-	if (in.len)
-		TRY(git_try(&g, (const char *const[]){ "update-index", "-z", "--add", "--replace", "--stdin", NULL }, in.data, in.len, NULL, &err, &status, e));
+	add_names(&names, &c->add, "");
+	if (names.len == 0)
+		return ERR_OK;
+	TRY(git_try(&g, (const char *const[]){ "update-index", "-z", "--add", "--replace", "--stdin", NULL }, names.data, names.len, NULL, &err, &status, e));
 	if (status != 0)
 		return git_failed("git update-index", status, strbuf_str(&err), e);
 	note_refused(c, strbuf_str(&err));
 	return ERR_OK;
 }
 
-static enum err_code make_tree(struct collection *c, char **ret_tree, struct error *e)
+static enum err_code make_tree_plain(const struct collection *c, char **ret_tree, struct error *e)
 {
 	const struct git g = collection_git(c);
 
+	TRY(remove_from_index(c, e));
+	TRY(add_to_index(c, e));
+	return git_line(&g, (const char *const[]){ "write-tree", "--missing-ok", NULL }, ret_tree, e);
+}
+
+static enum err_code make_tree_overlay(const struct collection *c, char **ret_tree, struct error *e)
+{
+	struct git g = collection_git(c);
+
+	if (c->add.n)
+		TRY(add_to_index(c, e));
+	g.work_tree = NULL;
+	return diff_import(&g, base_name(c), c->job->base_tree != NULL, &c->remove, c->add.n ? c->index : NULL, ret_tree, e);
+}
+
+static enum err_code make_tree(struct collection *c, char **ret_tree, struct error *e)
+{
 	TRY(collection_open(c, e));
 	find_removed(c);
 	TRY(find_added(c, e));
-	TRY(update_index(c, e));
-	return git_line(&g, (const char *const[]){ "write-tree", "--missing-ok", NULL }, ret_tree, e);
+	return (c->job->upper ? make_tree_overlay : make_tree_plain)(c, ret_tree, e);
 }
 
 /* ---- the two doors ---- */
 
 enum err_code diff_snapshot_tree(const struct diff_job *job, char **ret_tree, struct error *e)
 {
-	AUTO(collection_release) struct collection c = { .job = job };
+	AUTO(collection_release) struct collection c = { .job = job, .trusts_times = true };
 
 	return make_tree(&c, ret_tree, e);
 }
@@ -247,7 +298,7 @@ enum err_code diff_collect(const struct diff_job *job, struct js **ret_summary, 
 	TRY(make_tree(&c, &tree, e));
 	/* Without a work tree: the agent's .gitattributes have no say in how its changes are shown. */
 	const struct git g = { .git_dir = c.git_dir, .cwd = job->scratch };
-	TRY(diff_read(&g, job->base_tree ? job->base_tree : job->commit, tree, job->patch_path, job->max_bytes, summary, e));
+	TRY(diff_read(&g, base_name(&c), tree, job->patch_path, job->max_bytes, summary, e));
 	js_set_str(summary, "tree", tree);
 	js_set(summary, "skipped", js_ref(c.skipped));
 	*ret_summary = TAKE_PTR(summary);

@@ -209,6 +209,11 @@ static bool can_read(const struct walker *k, int dir, const char *name, const ch
 	return unlock_path(k, path, st->st_mode, 0400) && faccessat(dir, name, R_OK, AT_EACCESS) == 0;
 }
 
+static bool is_since(const struct timespec *t, const struct timespec *since)
+{
+	return t->tv_sec > since->tv_sec || (t->tv_sec == since->tv_sec && t->tv_nsec >= since->tv_nsec);
+}
+
 static enum err_code take_file(struct walker *k, int dir, const char *name, const char *path, const struct stat *st, struct error *e)
 {
 	struct diff_walk *w = k->w;
@@ -224,6 +229,8 @@ static enum err_code take_file(struct walker *k, int dir, const char *name, cons
 	if (w->upper) /* the whole worktree is mostly unchanged: no limit on that */
 		w->bytes += st->st_size;
 	name_list_add(&w->present, path);
+	if (w->changed_since && is_since(&st->st_ctim, w->changed_since))
+		name_list_add(&w->changed, path);
 	if (w->bytes > DIFF_FILES_MAX || w->present.n > DIFF_PATHS_MAX || w->present.bytes > DIFF_NAMES_MAX)
 		return error_set(e, ERR_LIMIT, "the agent changed more files than a diff may hold (%zu, %lld bytes)", w->present.n, (long long)w->bytes);
 	return ERR_OK;
@@ -345,5 +352,6 @@ enum err_code diff_walk_run(struct diff_walk *w, struct error *e)
 void diff_walk_release(struct diff_walk *w)
 {
 	name_list_release(&w->present);
+	name_list_release(&w->changed);
 	name_list_release(&w->gone);
 }

@@ -7,6 +7,7 @@
 #include "source/index_file.h"
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #define DIFF_PATHS_MAX ((size_t)2000000)	 /* names looked at */
 #define DIFF_NAMES_MAX ((size_t)512 << 20)	 /* their bytes */
@@ -40,6 +41,8 @@ struct diff_walk {
 	const char *worktree;
 	const struct base_list *base;
 	struct name_list present; /* regular files and links, sorted when done */
+	const struct timespec *changed_since; /* of files whose inode changed since then... */
+	struct name_list changed; /* ...the names; the one time that an agent cannot set */
 	struct name_list gone;	  /* at or below these nothing of the base is left but what is present */
 	struct js *skipped;	  /* [{"path","reason"}]; borrowed */
 	int64_t bytes;

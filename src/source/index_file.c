@@ -5,6 +5,7 @@
 
 #define HEADER_SIZE 12
 #define TRAILER_SIZE 20
+#define ID_AT 40
 #define FLAGS_AT 60
 #define NAME_AT 62
 #define FLAG_EXTENDED 0x40u /* in the first of the two bytes */
@@ -78,6 +79,7 @@ bool index_next(struct index_file *x, struct index_entry *ret)
 		.name_len = len,
 		.mode = index_get_u32(p + 24),
 		.size = index_get_u32(p + 36),
+		.id = p + ID_AT,
 		.stat = p,
 	};
 	x->at += (name_at - x->at + len + 8) & ~(size_t)7;

@@ -20,6 +20,7 @@ struct index_entry {
 	const char *name; /* NUL-terminated, within the data */
 	size_t name_len;
 	uint32_t mode, size;
+	const unsigned char *id; /* 20 bytes */
 	unsigned char *stat; /* ctime, mtime (seconds, nanoseconds), dev, ino, mode, uid, gid, size: big-endian 32-bit words */
 };
 

@@ -93,6 +93,13 @@ static enum err_code sort_name(struct snapshot *s, int top, const char *name, st
 		strbuf_add(&s->gone, name, n + 1);
 		return ERR_OK;
 	}
+	if (S_ISDIR(st.st_mode)) { /* a submodule stays as it was committed; a directory in a file's place has files of its own in the list */
+		AUTO_FREE char *dot_git = file_join(name, ".git");
+
+		if (faccessat(top, dot_git, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+			strbuf_add(&s->gone, name, n + 1);
+		return ERR_OK;
+	}
 	if (S_ISREG(st.st_mode) && faccessat(top, name, R_OK, AT_EACCESS) < 0)
 		return cannot_read(name, e);
 	strbuf_add(&s->update, name, n + 1);

@@ -69,8 +69,10 @@ enum err_code transport_find_owner(const char *path, struct identity *ret, struc
 
 	TRY(identity_enter(&root, &before, e));
 	r = stat(path, &st);
-	if (r < 0)
+	if (r < 0) {
 		error_errno(e, "open '%s'", path);
+		error_hint(e, "check the path; it must exist on the machine where the code is fetched");
+	}
 	identity_return(&before);
 	if (r < 0)
 		return e ? e->code : ERR_IO;

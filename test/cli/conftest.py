@@ -153,6 +153,7 @@ class Fake:
 def room():
     """A directory of the test's own, short enough for a socket's path."""
     path = tempfile.mkdtemp(prefix="sbcli-")
+    os.chmod(path, 0o755)  # a root server's sandboxes are another uid and must reach the data below it
     yield path
     shutil.rmtree(path)
 

@@ -15,10 +15,12 @@ STEPS = [
     ("run.phase", {"from": "preparing", "to": "running"}), ("message.done", {"text": "I look at it."}),
     ("command.started", {"id": "c1", "command": "/bin/bash -lc 'npm test'"}),
     ("command.finished", {"id": "c1", "exit_code": 1, "status": "failed", "output": "x"}),
-    ("file.changed", {"changes": [{"path": "a.txt", "kind": "update"}, {"path": "b.txt", "kind": "add"}]}),
+    ("file.changed", {"changes": [{"path": "/workspace/a.txt", "kind": "update"}, {"path": "b.txt", "kind": "add"}]}),
     ("todo.snapshot", {"items": [{"id": "1", "text": "read", "status": "completed"}, {"id": "2", "text": "fix", "status": "in_progress"}]}),
     ("todo.snapshot", {"items": [{"id": "1", "text": "read", "status": "completed"}, {"id": "2", "text": "fix", "status": "completed"}]}),
-    ("message.done", {"text": json.dumps({"outcome": "success", "summary": "Done."})}), ("task.done", {"status": "DONE"}),
+    ("message.done", {"text": json.dumps({"status": "success", "summary": "Done."})}),
+    ("command.finished", {"id": "v", "step": "verify", "command": "make test", "exit_code": 2, "ms": 70, "output_tail": "one\ntwo\n"}),
+    ("task.done", {"status": "DONE"}),
 ]
 
 
@@ -40,7 +42,9 @@ def test_run_tells_each_step_on_stderr_and_the_result_on_stdout(fake, signalbox)
     assert "  0:09  ~ a.txt  + b.txt" in lines
     assert "  0:10  [x] read" in lines and "        [>] fix" in lines
     assert lines[lines.index("        [>] fix") + 1] == "  0:11  [x] fix"
-    assert not any('"outcome"' in l for l in lines)
+    assert not any("summary" in l for l in lines)
+    at = lines.index("  0:13  verify $ make test  [exit 2, 70 ms]")
+    assert lines[at + 1:at + 3] == ["          one", "          two"]
     assert f"  more    signalbox show {TASK_ID}" in lines
 
 

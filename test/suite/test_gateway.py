@@ -9,10 +9,9 @@ import socket
 import stat
 import subprocess
 import threading
-import time
 
 import pytest
-from gateway_site import CODEX, KEY, PROGRAM, PROVIDER_KEY, Shim, Site, body, events, token, wait_for
+from gateway_site import CODEX, PROGRAM, PROVIDER_KEY, Site, body, events, token, wait_for
 
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} is not built")
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
@@ -316,6 +315,16 @@ def test_the_models_own_errors_pass_with_their_words(up, name, status):
     assert up.ended()[0]["error"] == message
 
 
+@pytest.mark.parametrize("asked,told", [("3", "3"), ("7200", "60"), ("Fri, 31 Dec 2999 23:59:59 GMT", "60")])
+def test_a_provider_cannot_make_an_agent_wait_for_hours(site, asked, told):
+    site.upstream(lambda conn, head, data: reply_json(conn, 429, {"error": {"message": "later"}}, f"Retry-After: {asked}"))
+    site.gateway()
+    conn, reply = site.open(doc=body(), auth=token())
+    reply.read()
+    conn.close()
+    assert reply.headers["Retry-After"] == told
+
+
 def test_a_refused_provider_key_is_not_quoted_to_the_agent(site):
     site.upstream(lambda conn, head, data: reply_json(conn, 401, {"error": {"message": f"Incorrect API key: {PROVIDER_KEY}"}}))
     site.gateway()
@@ -341,6 +350,41 @@ def test_an_upstream_that_talks_nonsense_is_an_error_not_a_crash(site, garbage):
         assert site.ask(stream=False)[0] in (200, 502)
     assert site.ended()[0]["error"]
     assert gateway.poll() is None
+
+
+def test_one_run_cannot_take_all_connections(up):
+    held = [up.open(doc=body("[scenario hang-after-headers]"), auth=token(run="greedy")) for _ in range(16)]
+    status, reply = up.ask(auth=token(run="greedy"))
+    assert (status, reply["error"]["code"]) == (429, "run_busy")
+    assert up.ask(auth=token(run="modest"))[0] == 200
+    for conn, reply in held:
+        conn.close()
+        reply.close()
+
+
+def test_a_silent_stream_with_crlf_is_probed_between_its_events(site):
+    site.limits = {"probe_ms": 50}
+    site.upstream(lambda conn, head, data: (conn.sendall(SSE_HEAD + b"\r\ndata: {}\r\n\r\n"), until_closed(conn)))
+    site.gateway()
+    conn, reply = site.open(doc=body(), auth=token())
+    data = b""
+    while data.count(b"waiting") < 2:
+        data += reply.read1(100)
+    assert data.startswith(b"data: {}\r\n\r\n: waiting for the model\n\n")
+    conn.close()
+    reply.close()
+
+
+def test_a_silent_stream_is_not_probed_within_an_event(site):
+    site.limits = {"probe_ms": 50, "idle_ms": 1500}
+    site.upstream(lambda conn, head, data: (conn.sendall(SSE_HEAD + b"\r\ndata: {"), until_closed(conn)))
+    site.gateway()
+    conn, reply = site.open(doc=body(), auth=token())
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        reply.read()
+    assert cut.value.partial == b"data: {"
+    conn.close()
+    assert "silent for too long" in site.ended()[0]["error"]
 
 
 # ---- what is on record
@@ -416,7 +460,8 @@ def test_the_key_is_nowhere_outside_the_process(up):
     up.ended()
     pid = up.version()["pid"]
     for name in ("cmdline", "environ"):
-        assert PROVIDER_KEY.encode() not in pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
+        with contextlib.suppress(PermissionError):  # an ordinary user may not even look, since the process is not dumpable
+            assert PROVIDER_KEY.encode() not in pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
     for path in [*up.records.iterdir(), up.dir / "gateway.err", up.dir / "gateway.out"]:
         assert PROVIDER_KEY not in path.read_text()
 

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <sqlite3.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -171,6 +172,24 @@ static void what_is_no_database_of_ours_is_refused_and_stays(void **state)
 	assert_string_equal(text.data, after.data);
 }
 
+static void a_database_of_another_program_is_refused_and_stays(void **state)
+{
+	struct fixture *f = *state;
+	struct error e = ERROR_INIT;
+	struct db *db = NULL;
+	sqlite3 *foreign = NULL;
+	AUTO_STRBUF struct strbuf before = STRBUF_INIT, after = STRBUF_INIT;
+	assert_int_equal(sqlite3_open(f->path, &foreign), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(foreign, "CREATE TABLE bookmarks (url)", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(foreign);
+	assert_int_equal(file_read(f->path, FILE_MAX, &before, &e), ERR_OK);
+	assert_int_equal(db_open(f->path, migrations, 3, &db, &e), ERR_INVALID);
+	assert_non_null(strstr(e.text, "another program"));
+	assert_int_equal(file_read(f->path, FILE_MAX, &after, &e), ERR_OK);
+	assert_int_equal(before.len, after.len);
+	assert_memory_equal(before.data, after.data, before.len);
+}
+
 static void a_place_that_cannot_be_written_is_an_error_with_its_name(void **state)
 {
 	struct fixture *f = *state;
@@ -195,6 +214,7 @@ int main(void)
 		IN_A_DIRECTORY(a_newer_file_is_refused_and_stays_untouched),
 		IN_A_DIRECTORY(a_migration_that_fails_leaves_the_old_version),
 		IN_A_DIRECTORY(what_is_no_database_of_ours_is_refused_and_stays),
+		IN_A_DIRECTORY(a_database_of_another_program_is_refused_and_stays),
 		IN_A_DIRECTORY(a_place_that_cannot_be_written_is_an_error_with_its_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

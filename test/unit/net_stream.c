@@ -1,10 +1,13 @@
 /* The HTTP server's streams: suspended and woken under load, left by their clients, stalled, stopped. */
 #include "net_site.h"
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define STREAMS 100
 #define ITEMS 2000
 #define WAKERS 2
+#define VISITORS 16
+#define VISITS 200
 
 /* A log that grows; its readers are streams. */
 struct topic {
@@ -303,6 +306,52 @@ static void with_a_thread_per_connection_a_stop_ends_waiting_streams(void **stat
 	assert_int_equal(f->topic.freed, 1);
 }
 
+struct visitor { struct site *site; atomic_bool *over; atomic_int *visits; bool streams; };
+
+/* Comes again and again, until the server is gone. */
+static void *visit(void *arg)
+{
+	struct visitor *v = arg;
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	memcpy(a.sun_path, v->site->path, strlen(v->site->path));
+	while (!atomic_load(v->over)) {
+		char buf[512];
+		AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		const char *text = v->streams ? "GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n" : "GET /v1/hello HTTP/1.1\r\nHost: x\r\n\r\n";
+		if (connect(fd, (struct sockaddr *)&a, sizeof(a)))
+			return NULL;
+		(void)!send(fd, text, strlen(text), MSG_NOSIGNAL);
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		for (int i = 0; i < 3 && poll(&p, 1, 10) == 1 && read(fd, buf, sizeof(buf)) > 0; i++)
+			(*v->visits)++;
+	}
+	return NULL;
+}
+
+static void a_stop_in_the_middle_of_traffic_hangs_nothing_and_frees_all(void **state)
+{
+	struct fixture *f = *state;
+	struct visitor visitors[VISITORS];
+	pthread_t threads[VISITORS], waker;
+	atomic_bool over = false;
+	atomic_int visits = 0;
+	struct waker w = { f, ITEMS };
+	for (int i = 0; i < VISITORS; i++) {
+		visitors[i] = (struct visitor){ &f->site, &over, &visits, i % 2 == 0 };
+		assert_int_equal(pthread_create(&threads[i], NULL, visit, &visitors[i]), 0);
+	}
+	assert_int_equal(pthread_create(&waker, NULL, grow, &w), 0);
+	while (visits < VISITS)
+		sched_yield();
+	http_server_stop(TAKE_PTR(f->site.server));
+	close(TAKE_FD(f->site.fd)); /* who waits in the backlog is told */
+	atomic_store(&over, true);
+	for (int i = 0; i < VISITORS; i++)
+		pthread_join(threads[i], NULL);
+	pthread_join(waker, NULL);
+	assert_int_equal(f->topic.readers, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -313,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_stalled_reader_does_not_hold_the_only_thread, setup_one_thread, teardown),
 		cmocka_unit_test_setup_teardown(with_a_thread_per_connection_an_empty_read_waits_for_the_wake, setup_own_threads, teardown),
 		cmocka_unit_test_setup_teardown(with_a_thread_per_connection_a_stop_ends_waiting_streams, setup_own_threads, teardown),
+		cmocka_unit_test_setup_teardown(a_stop_in_the_middle_of_traffic_hangs_nothing_and_frees_all, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 
 static void changes_land_in_the_upper_layer_and_nowhere_else(void **state)
 {
@@ -206,6 +207,41 @@ static void two_sandboxes_never_share_an_upper_layer(void **state)
 	assert_int_equal(site_finish(&b), 137);
 }
 
+static void one_work_directory_serves_a_setup_layer_and_the_agents_layer(void **state)
+{
+	struct site *s = *state;
+	AUTO_FREE char *setup = site_dir(s, "setup");
+
+	s->plan.layers.upper = setup;
+	free(site_run_ok(s, "echo tool > installed"));
+	s->plan.layers = (struct sandbox_layers){ .mode = LAYERS_OVERLAY, .lower = { setup, s->lower }, .lower_count = 2, .upper = s->upper, .work = s->work, .merged = s->merged };
+	AUTO_FREE char *out = site_run_ok(s, "cat installed old; rm installed; echo mine > own");
+	AUTO_FREE char *again = site_run_ok(s, "ls");
+	AUTO_FREE char *kept = file_join(setup, "installed");
+	assert_string_equal(out, "tool\nold text\n");
+	assert_string_equal(again, "old\nown\n");
+	assert_true(file_exists(kept));
+}
+
+static char *site_work_of(const struct site *s)
+{
+	struct stat st;
+
+	assert_int_equal(stat(s->upper, &st), 0);
+	return mem_printf("%s/%llu", s->work, (unsigned long long)st.st_ino);
+}
+
+static void a_layer_that_was_in_use_when_the_machine_went_down_is_refused(void **state)
+{
+	struct site *s = *state;
+
+	free(site_run_ok(s, "echo x > y"));
+	AUTO_FREE char *work = site_work_of(s);
+	assert_int_equal(setxattr(work, "user.signalbox.boot", "another boot", 12, 0), 0);
+	site_shell(s, "true");
+	expect_failure(s, ERR_STALE, "the machine went down");
+}
+
 static void the_root_is_read_only_and_tmp_is_sized(void **state)
 {
 	struct site *s = *state;
@@ -362,6 +398,8 @@ static const struct CMUnitTest tests[] = {
 	IN_SITE(the_end_of_the_death_socket_ends_everything),
 	IN_SITE(what_the_agent_left_running_ends_with_it),
 	IN_SITE(two_sandboxes_never_share_an_upper_layer),
+	IN_SITE(one_work_directory_serves_a_setup_layer_and_the_agents_layer),
+	IN_SITE(a_layer_that_was_in_use_when_the_machine_went_down_is_refused),
 	IN_SITE(the_root_is_read_only_and_tmp_is_sized),
 	IN_SITE(files_grow_to_their_limit_and_no_further),
 	IN_SITE(processes_are_limited_without_a_cgroup_too),

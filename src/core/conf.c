@@ -117,14 +117,22 @@ static enum err_code check_section(const struct js *root, const char *section, c
 	return ERR_OK;
 }
 
+static enum err_code check_layers(const struct conf *c, struct error *e)
+{
+	const char *layers = conf_layers(c);
+	if (str_eq(layers, "auto") || str_eq(layers, "overlay") || str_eq(layers, "plain"))
+		return ERR_OK;
+	return error_set(e, ERR_INVALID, "sandbox.layers '%.40s': expected auto, overlay or plain", layers);
+}
+
 static enum err_code check_all(struct conf *c, struct error *e)
 {
-	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", NULL };
+	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "client", "run", NULL }; /* the last two are the command line's own */
 	static const char *const model[] = { "default_provider", "default_model", "providers", NULL };
 	static const char *const provider[] = { "base_url", "key", "key_env", "key_file", "wire", NULL };
 	static const char *const agent[] = { "adapter", "command", "model", "env", "path", NULL };
 	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", NULL };
-	static const char *const sandbox[] = { "uid", "gid", NULL };
+	static const char *const sandbox[] = { "uid", "gid", "layers", NULL };
 	static const char *const codex[] = { "path", NULL };
 	enum err_code rc = js_check_members(c->root, "", top, e);
 	if (!rc && js_get(c->root, "model"))
@@ -139,6 +147,8 @@ static enum err_code check_all(struct conf *c, struct error *e)
 		rc = check_section(c->root, "agents", agent, e);
 	if (!rc)
 		rc = check_section(c->root, "environments", environment, e);
+	if (!rc)
+		rc = check_layers(c, e);
 	return rc ? rc : check_limits(c, e);
 }
 
@@ -219,6 +229,11 @@ const struct js *conf_environment(const struct conf *c, const char *name)
 int64_t conf_sandbox_uid(const struct conf *c)
 {
 	return js_i64(js_get(c->root, "sandbox"), "uid", CONFIG_SANDBOX_ID);
+}
+
+const char *conf_layers(const struct conf *c)
+{
+	return js_str_or(js_get(c->root, "sandbox"), "layers", "auto");
 }
 
 const char *conf_codex_path(const struct conf *c)

@@ -4,7 +4,7 @@
  *   model:         default_provider, default_model, providers: {name: {base_url, key | key_env | key_file}}
  *   agents:        {name: {adapter, command: [...], model, env}}
  *   environments:  {name: {setup, setup_network, verify, env, limits}}
- *   sandbox:       uid, gid (the identity that a root server gives to sandboxes)
+ *   sandbox:       uid, gid (the identity that a root server gives to sandboxes); layers: auto (overlay where it works), overlay, plain
  *   codex:         path */
 #pragma once
 #include "base/js.h"
@@ -24,6 +24,7 @@ const char *conf_default_model(const struct conf *c);	    /* NULL: the adapter's
 const struct js *conf_agent(const struct conf *c, const char *name);       /* NULL when not configured */
 const struct js *conf_environment(const struct conf *c, const char *name); /* NULL when not configured */
 int64_t conf_sandbox_uid(const struct conf *c);
+const char *conf_layers(const struct conf *c);     /* "auto", "overlay" or "plain" */
 const char *conf_codex_path(const struct conf *c); /* NULL: search */
 struct js *conf_names(const struct conf *c, const char *section); /* array of names; taken by the caller */
 /* A limit's permitted range, for errors and docs; false for an unknown name. */

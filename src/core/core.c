@@ -68,6 +68,19 @@ static enum err_code check_traversable(struct core *c, struct error *e)
 	return ERR_OK;
 }
 
+/* What the configuration wants of what the probe found. */
+static enum err_code choose_layers(struct core *c, struct error *e)
+{
+	const char *wanted = conf_layers(c->config);
+	if (str_eq(wanted, "overlay") && !c->probe.overlay) {
+		error_set(e, ERR_UNSUPPORTED, "sandbox.layers is overlay, which is refused here: %s", c->probe.why);
+		error_hint(e, "set sandbox.layers to auto: workspaces are then copied");
+		return ERR_UNSUPPORTED;
+	}
+	c->probe.overlay = c->probe.overlay && !str_eq(wanted, "plain");
+	return ERR_OK;
+}
+
 static enum err_code open_parts(struct core *c, const struct core_options *o, struct error *e)
 {
 	AUTO_FREE char *db_path = file_join(c->data, "signalbox.db");
@@ -87,6 +100,8 @@ static enum err_code open_parts(struct core *c, const struct core_options *o, st
 	/* The probe starts processes by clone, which is safe only while we have one thread: before the database and the listeners. */
 	if (!rc)
 		sandbox_probe(work, c->uid, c->gid, &c->probe);
+	if (!rc)
+		rc = choose_layers(c, e);
 	if (!rc)
 		rc = db_open(db_path, migrations, migration_count, &c->db, e);
 	return rc;

@@ -278,6 +278,16 @@ static enum err_code spawn(struct core *c, const struct paths *p, int lock_fd, i
 	return rc;
 }
 
+/* Server and runner write the heartbeat file under this lock, each as whoever it is. */
+static enum err_code make_state_lock(struct core *c, const struct paths *p, struct error *e)
+{
+	AUTO_FREE char *path = file_join(p->worker, "state.lock");
+	AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || (c->root && fchown(fd, c->uid, c->gid) < 0))
+		return error_errno(e, "make '%s'", path);
+	return ERR_OK;
+}
+
 static enum err_code prepare(struct core *c, const struct task_row *t, const struct run_row *r, struct paths *p, struct js **ret_spec, struct error *e)
 {
 	enum err_code rc = make_dirs(c, r, p, e);
@@ -288,6 +298,9 @@ static enum err_code prepare(struct core *c, const struct task_row *t, const str
 	if (rc)
 		return rc;
 	link_newest(p, r->n);
+	rc = make_state_lock(c, p, e);
+	if (rc)
+		return rc;
 	AUTO_FREE char *notes = file_join(p->task, "shared/human-notes.md");
 	AUTO_CLOSE int fd = open(notes, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 	return fd < 0 ? error_errno(e, "make '%s'", notes) : ERR_OK;

@@ -237,6 +237,19 @@ static void hand_over(struct runner *r)
 	}
 }
 
+/* What the work directory holds. The directory itself stands in one that may not be ours any more: the server removes it. */
+static void clean_up(struct runner *r)
+{
+	static const char *const names[] = { "setup", "upper", "work", "merged", "scratch", "plain", "setup.sh" };
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		AUTO_FREE char *path = file_join(r->work_dir, names[i]);
+		struct error e = ERROR_INIT;
+		if (file_remove_tree(path, &e))
+			log_warn("clean up: %s", e.text);
+	}
+	rmdir(r->work_dir);
+}
+
 static void supervise(struct runner *r)
 {
 	steps_fetch(r);
@@ -250,9 +263,7 @@ static void supervise(struct runner *r)
 		}
 	}
 	cgroup_close(r->cgroup);
-	struct error e = ERROR_INIT;
-	if (file_remove_tree(r->work_dir, &e))
-		log_warn("clean up: %s", e.text);
+	clean_up(r);
 	hand_over(r);
 }
 

@@ -2,7 +2,7 @@
  * so that a runner that has dropped root can still remove its own; the files that need root are opened before and kept.
  *
  *   v2 with controllers   limits and kill in one directory            "cgroup2"
- *   hybrid                v1 memory, pids, cpu hold; v2 kills          "hybrid"
+ *   hybrid                v1 memory, pids, cpu hold; v2 kills          "hybrid"   (v2 only where the stage can be cloned into it)
  *   none                  rlimits and the PID namespace                "rlimits" (v2 may still kill) */
 #include "sandbox/cgroup.h"
 
@@ -33,7 +33,7 @@
 
 struct part {
 	char *parent, *dir;
-	int procs_fd; /* opened for writing: the kernel checks the opener's rights */
+	int entry_fd; /* opened for writing: the kernel checks the opener's rights */
 };
 
 struct cgroup {
@@ -94,26 +94,27 @@ static void part_release(struct part *p)
 		(void)rmdir(p->dir);
 	if (p->parent)
 		(void)rmdir(p->parent); /* only when it was the last one, and only as root */
-	if (p->procs_fd >= 0)
-		close(p->procs_fd);
+	if (p->entry_fd >= 0)
+		close(p->entry_fd);
 	free(p->dir);
 	free(p->parent);
-	*p = (struct part){ .procs_fd = -1 };
+	*p = (struct part){ .entry_fd = -1 };
 }
 
-static bool part_open(struct part *p, const char *base, const char *run_id, uid_t uid)
+/* A single thread that moves itself by v1's `tasks` costs nothing; `cgroup.procs` stops the world for an RCU grace period. */
+static bool part_open(struct part *p, const char *base, const char *entry, const char *run_id, uid_t uid)
 {
 	p->parent = mem_printf("%s/" GROUP_PREFIX "%u", base, (unsigned)uid);
 	p->dir = file_join(p->parent, run_id);
-	AUTO_FREE char *procs = file_join(p->dir, "cgroup.procs");
-	for (int try = 0; p->procs_fd < 0 && try < OPEN_TRIES_MAX && dir_make(p->parent, uid); try++) {
+	AUTO_FREE char *entry_path = file_join(p->dir, entry);
+	for (int try = 0; p->entry_fd < 0 && try < OPEN_TRIES_MAX && dir_make(p->parent, uid); try++) {
 		struct cgroup_base ignored = { .dir = NULL };
 
 		cgroup_base_enable(p->parent, &ignored); /* v1 has no such file */
 		if (dir_make(p->dir, uid))
-			p->procs_fd = open(procs, O_WRONLY | O_CLOEXEC);
+			p->entry_fd = open(entry_path, O_WRONLY | O_CLOEXEC);
 	}
-	if (p->procs_fd >= 0) {
+	if (p->entry_fd >= 0) {
 		files_hand_over(p->dir, uid);
 		return true;
 	}
@@ -164,7 +165,7 @@ static void open_v1(struct cgroup *g, const struct cgroup_places *places, const 
 {
 	for (int t = TREE_MEMORY; t < TREE_COUNT; t++)
 		if (places->at[t].own)
-			(void)part_open(&g->part[t], places->at[t].own, run_id, uid);
+			(void)part_open(&g->part[t], places->at[t].own, "tasks", run_id, uid);
 }
 
 static void v2_files_open(struct cgroup *g)
@@ -187,7 +188,7 @@ static void kind_decide(struct cgroup *g, const struct cgroup_base *base)
 	} else if (g->part[TREE_MEMORY].dir && g->part[TREE_PIDS].dir) {
 		g->kind = CONFINED_BY_HYBRID;
 		g->pids = true;
-		g->why = mem_printf("limits in the cgroup v1 hierarchies, %s%s", g->kill_fd >= 0 ? "killing in v2" : "killing one by one", cpu);
+		g->why = mem_printf("limits in the cgroup v1 hierarchies, killing in v2 or one by one%s", cpu);
 	} else {
 		g->kind = CONFINED_BY_RLIMITS;
 		g->pids = g->part[TREE_PIDS].dir != NULL;
@@ -203,8 +204,8 @@ static void v2_finish(struct cgroup *g, const struct sandbox_limits *limits, con
 	kind_decide(g, base);
 }
 
-/* The first move of a process into a cgroup waits for an RCU grace period, those that follow soon do not. A child makes that first
- * move now, while the runner prepares the workspace, and ends. Nothing depends on it. */
+/* Where a dropped runner's stage must move itself by cgroup.procs: the first such move waits for an RCU grace period (10 ms), those that
+ * follow soon do not. A child makes that first move now, while the runner prepares the workspace, and ends. Nothing depends on it. */
 static void warm_up(struct cgroup *g)
 {
 	struct clone_args a = { .exit_signal = 0 };
@@ -223,14 +224,6 @@ static void warmer_reap(struct cgroup *g, int flags)
 		g->warmer = 0;
 }
 
-static bool has_part(const struct cgroup *g)
-{
-	for (int t = 0; t < TREE_COUNT; t++)
-		if (g->part[t].dir)
-			return true;
-	return false;
-}
-
 enum err_code cgroup_open(const char *run_id, const struct sandbox_limits *limits, uid_t uid, struct cgroup **ret, struct error *e)
 {
 	struct cgroup_places places = { 0 };
@@ -244,16 +237,16 @@ enum err_code cgroup_open(const char *run_id, const struct sandbox_limits *limit
 	struct cgroup *g = NEW(struct cgroup);
 	g->kill_fd = g->clone_fd = -1;
 	for (int t = 0; t < TREE_COUNT; t++)
-		g->part[t].procs_fd = -1;
+		g->part[t].entry_fd = -1;
 	cgroup_base_find(&places.at[TREE_V2], &base);
 	if (base.dir)
-		(void)part_open(&g->part[TREE_V2], base.dir, run_id, uid);
+		(void)part_open(&g->part[TREE_V2], base.dir, "cgroup.procs", run_id, uid);
 	if (!base.memory || !base.pids || !g->part[TREE_V2].dir) {
 		open_v1(g, &places, run_id, uid);
 		limits_write_v1(g, limits);
 	}
 	v2_finish(g, limits, &base);
-	if (has_part(g))
+	if (g->kind == CONFINED_BY_CGROUP2)
 		warm_up(g);
 	free(base.dir);
 	cgroup_places_release(&places);
@@ -271,8 +264,11 @@ int cgroup_clone_fd(struct cgroup *g)
 
 enum err_code cgroup_join(const struct cgroup *g, bool cloned, struct error *e)
 {
-	for (int t = cloned ? TREE_V2 + 1 : TREE_V2; g && t < TREE_COUNT; t++)
-		if (g->part[t].dir && write(g->part[t].procs_fd, "0", 1) < 0)
+	/* Without controllers v2 could only kill, which is not worth the wait: the PID namespace and v1 can, too. */
+	bool wants_v2 = g && !cloned && g->kind == CONFINED_BY_CGROUP2;
+
+	for (int t = wants_v2 ? TREE_V2 : TREE_V2 + 1; g && t < TREE_COUNT; t++)
+		if (g->part[t].dir && write(g->part[t].entry_fd, "0", 1) < 0)
 			return error_errno(e, "enter the cgroup '%s'", g->part[t].dir);
 	return ERR_OK;
 }
@@ -296,7 +292,10 @@ static int pids_kill(const char *dir)
 
 void cgroup_kill(struct cgroup *g)
 {
-	if (!g || (g->kill_fd >= 0 && write(g->kill_fd, "1", 1) == 1))
+	if (!g)
+		return;
+	bool killed = g->kill_fd >= 0 && write(g->kill_fd, "1", 1) == 1;
+	if (killed && g->kind == CONFINED_BY_CGROUP2)
 		return;
 	for (int t = 0; t < TREE_COUNT; t++)
 		if (g->part[t].dir)
@@ -362,9 +361,9 @@ void cgroup_usage(struct cgroup *g, struct cgroup_usage *ret)
 	if (!g)
 		return;
 	warmer_reap(g, WNOHANG);
-	const char *v2 = g->part[TREE_V2].dir, *memory = g->part[TREE_MEMORY].dir, *pids = g->part[TREE_PIDS].dir;
+	const char *v2 = g->part[TREE_V2].dir, *memory = g->part[TREE_MEMORY].dir, *pids = g->part[TREE_PIDS].dir, *cpuacct = g->part[TREE_CPUACCT].dir;
 	ret->memory_peak = memory ? number_read(memory, "memory.max_usage_in_bytes") : number_read(v2, "memory.peak");
-	ret->cpu_us = member_read(v2, "cpu.stat", "usage_usec");
+	ret->cpu_us = cpuacct ? number_read(cpuacct, "cpuacct.usage") / 1000 : member_read(v2, "cpu.stat", "usage_usec");
 	ret->pids_now = pids ? number_read(pids, "pids.current") : number_read(v2, "pids.current");
 	ret->oom_killed = memory ? member_read(memory, "memory.oom_control", "oom_kill") > 0 : member_read(v2, "memory.events", "oom_kill") > 0;
 }

@@ -11,7 +11,7 @@
 #define MOUNTINFO_FIELDS_MAX 32
 enum { FIELD_ROOT = 3, FIELD_POINT = 4, FIELD_FIRST_OPTIONAL = 6 };
 
-static const char *const controller_of[TREE_COUNT] = { [TREE_MEMORY] = "memory", [TREE_PIDS] = "pids", [TREE_CPU] = "cpu" };
+static const char *const controller_of[TREE_COUNT] = { [TREE_MEMORY] = "memory", [TREE_PIDS] = "pids", [TREE_CPU] = "cpu", [TREE_CPUACCT] = "cpuacct" };
 
 /* "a,b,c" has word b */
 static bool list_has(const char *list, size_t n, const char *word)

@@ -4,7 +4,7 @@
 #include "base/err.h"
 #include <stdbool.h>
 
-enum cgroup_tree { TREE_V2, TREE_MEMORY, TREE_PIDS, TREE_CPU, TREE_COUNT };
+enum cgroup_tree { TREE_V2, TREE_MEMORY, TREE_PIDS, TREE_CPU, TREE_CPUACCT, TREE_COUNT };
 
 struct cgroup_place {
 	char *mount; /* where the hierarchy is mounted; NULL: it is not */

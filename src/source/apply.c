@@ -123,21 +123,41 @@ static enum err_code save_one(const char *path, const char *copy, struct error *
 	return symlink(target, copy) < 0 ? error_errno(e, "copy the link '%s'", path) : ERR_OK;
 }
 
+/* Whatever the patch put there goes, with directories that only it needed, before anything is put back: names may have
+ * changed between file and directory. */
+static enum err_code clear_one(const char *path, const char *copy, struct error *e)
+{
+	AUTO_FREE char *parent = file_dirname(path);
+	struct stat st;
+
+	(void)copy;
+	(void)e;
+	if (lstat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+		unlink(path);
+	while (strlen(parent) > 1 && rmdir(parent) == 0) {
+		AUTO_FREE char *up = file_dirname(parent);
+
+		free(parent);
+		parent = TAKE_PTR(up);
+	}
+	return ERR_OK;
+}
+
 static enum err_code restore_one(const char *path, const char *copy, struct error *e)
 {
 	AUTO_FREE char *parent = file_dirname(path);
 	struct stat st;
 
-	if (lstat(path, &st) == 0 && !S_ISDIR(st.st_mode))
-		unlink(path);
-	if (lstat(copy, &st) < 0)
+	if (lstat(copy, &st) < 0 || lstat(path, &st) == 0) /* it was not there; or it could not be removed, and so was not changed */
 		return ERR_OK;
 	TRY(file_mkdirs(parent, 0777, e));
 	return save_one(copy, path, e);
 }
 
+/* To the end, whatever happens on the way; the first error is the answer. */
 static enum err_code for_each_name(const struct application *a, copy_fn *fn, struct error *e)
 {
+	enum err_code first = ERR_OK;
 	const char *end = strbuf_str(&a->names) + a->names.len;
 	size_t i = 0;
 
@@ -145,9 +165,10 @@ static enum err_code for_each_name(const struct application *a, copy_fn *fn, str
 		AUTO_FREE char *path = file_join(a->dir, at);
 		AUTO_FREE char *copy = mem_printf("%s/copy.%zu", a->temp, i);
 
-		TRY(fn(path, copy, e));
+		if (fn(path, copy, first == ERR_OK ? e : NULL) != ERR_OK && first == ERR_OK)
+			first = e ? e->code : ERR_IO;
 	}
-	return ERR_OK;
+	return first;
 }
 
 static enum err_code write_files(struct application *a, struct error *e)
@@ -159,7 +180,9 @@ static enum err_code write_files(struct application *a, struct error *e)
 	TRY(collect_names(a, true, e));
 	TRY(for_each_name(a, save_one, e));
 	code = run_apply(a, "--apply", false, NULL, e);
-	if (code != ERR_OK && for_each_name(a, restore_one, &ignored) != ERR_OK)
+	if (code == ERR_OK)
+		return ERR_OK;
+	if (for_each_name(a, clear_one, &ignored) != ERR_OK || for_each_name(a, restore_one, &ignored) != ERR_OK)
 		return error_wrap(e, "'%s' may be half changed (%s)", a->dir, ignored.text);
 	return code;
 }

@@ -202,11 +202,12 @@ static bool unlock_path(const struct walker *k, const char *path, mode_t mode, m
 	return chmod(proc_path, (mode & 07777) | wanted) == 0;
 }
 
+/* By the mode and not by trying: we may have capabilities here that git's process will not have. */
 static bool can_read(const struct walker *k, int dir, const char *name, const char *path, const struct stat *st)
 {
-	if (faccessat(dir, name, R_OK, AT_EACCESS) == 0)
-		return true;
-	return unlock_path(k, path, st->st_mode, 0400) && faccessat(dir, name, R_OK, AT_EACCESS) == 0;
+	if (!(st->st_mode & 0400) && !unlock_path(k, path, st->st_mode, 0400))
+		return false;
+	return faccessat(dir, name, R_OK, AT_EACCESS) == 0;
 }
 
 static bool is_since(const struct timespec *t, const struct timespec *since)
@@ -236,11 +237,14 @@ static enum err_code take_file(struct walker *k, int dir, const char *name, cons
 	return ERR_OK;
 }
 
-static void take_dir(struct walker *k, const char *path, bool whole)
+static void take_dir(struct walker *k, const char *path, const struct stat *st, bool whole)
 {
 	const struct base_entry *base = base_list_find(k->w->base, path);
+	bool can_enter = (st->st_mode & 0500) == 0500 || unlock_path(k, path, st->st_mode, 0500);
 
-	if (base && base->mode == INDEX_MODE_GITLINK)
+	if (!can_enter)
+		diff_skip(k->w->skipped, path, "not readable");
+	else if (base && base->mode == INDEX_MODE_GITLINK)
 		diff_skip(k->w->skipped, path, "inside a submodule");
 	else
 		push_dir(k, path, whole);
@@ -265,7 +269,7 @@ static enum err_code take_entry(struct walker *k, const struct todo_dir *in, int
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return error_errno(e, "look at '%s'", path);
 	if (S_ISDIR(st.st_mode))
-		take_dir(k, path, in->whole);
+		take_dir(k, path, &st, in->whole);
 	else if (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode))
 		return take_file(k, dir, name, path, &st, e);
 	else
@@ -283,11 +287,7 @@ static int open_dir(const struct walker *k, const struct todo_dir *d)
 
 	if (!*d->path)
 		return openat(root, path, flags);
-	if (file_open_beneath(root, path, flags, &fd, NULL) == ERR_OK)
-		return fd;
-	if (unlock_path(k, d->path, 0700, 0700) && file_open_beneath(root, path, flags, &fd, NULL) == ERR_OK)
-		return fd;
-	return -1;
+	return file_open_beneath(root, path, flags, &fd, NULL) == ERR_OK ? fd : -1;
 }
 
 static enum err_code read_dir(struct walker *k, struct todo_dir *d, struct error *e)

@@ -169,6 +169,7 @@ static void make_spec(const struct git *g, const char *const *argv, const struct
 	ret->env = (const char *const *)env->v;
 	ret->cwd = g->cwd ? g->cwd : g->work_tree;
 	ret->new_session = true;
+	ret->die_with_parent = true;
 	for (int i = 0; i < g->fd_count; i++)
 		ret->fds[i].from = ret->fds[i].to = g->fds[i];
 	ret->fd_count = g->fd_count;
@@ -288,7 +289,6 @@ enum err_code git_peer_start(const struct git *g, const char *const *argv, int s
 	spec.stdin_fd = stdin_fd;
 	spec.stdout_fd = stdout_fd;
 	spec.stderr_fd = stderr_fd;
-	spec.die_with_parent = true;
 	return start(&spec, ret, e);
 }
 
@@ -414,7 +414,6 @@ static enum err_code stream_start(struct stream *s, const struct git *g, const c
 	make_spec(g, argv, &env, &spec);
 	spec.stdout_fd = out[1];
 	spec.stderr_fd = err[1];
-	spec.die_with_parent = true;
 	code = start(&spec, &s->proc, e);
 	close(out[1]);
 	close(err[1]);

@@ -5,7 +5,7 @@
  *   struct git g = { .git_dir = store, .index = index_path };
  *   TRY(git_run(&g, (const char *const[]){ "write-tree", NULL }, NULL, 0, &out, e));
  *
- * Any thread (git_run, git_try); git_stream asks for PDEATHSIG and is for single-threaded programs, as is `as`. */
+ * For single-threaded programs: every child dies with its parent (PDEATHSIG follows the thread), and `as` changes ids. */
 #pragma once
 #include "base/err.h"
 #include "base/strbuf.h"

@@ -67,10 +67,10 @@ bool index_next(struct index_file *x, struct index_entry *ret)
 	unsigned char *p = bytes(x) + x->at;
 	const void *nul;
 
-	if (x->left == 0 || x->at + NAME_AT + 2 >= end)
+	if (x->left == 0 || x->at + NAME_AT >= end)
 		return false;
 	name_at = x->at + NAME_AT + ((p[FLAGS_AT] & FLAG_EXTENDED) ? 2 : 0);
-	nul = memchr(bytes(x) + name_at, '\0', end - name_at);
+	nul = name_at < end ? memchr(bytes(x) + name_at, '\0', end - name_at) : NULL;
 	if (!nul)
 		return false;
 	len = (size_t)((const unsigned char *)nul - (bytes(x) + name_at));

@@ -337,8 +337,7 @@ enum err_code fetch_snapshot(struct fetch *f, struct js *result, struct error *e
 
 	TRY(source_path_check(dir, e));
 	TRY(local_repo_find(dir, &s.repo, e));
-	if (take(&s, e) != ERR_OK)
-		return error_wrap(e, "snapshot of '%s'", s.repo.top);
+	TRY(take(&s, e));
 	js_set_str(result, "store", s.store.repo);
 	js_set_str(result, "commit", s.commit);
 	js_set_str(result, "tree", s.tree);

@@ -1,0 +1,287 @@
+"""What the bench measures on: a server of its own in a directory of its own, a scripted model, repositories, nginx.
+Everything that is started here is ended here, by its pid."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCE = os.path.dirname(HERE)
+START_S = 20  # how long a daemon may take to begin or to end
+END_S = 20
+LIVE = ("PENDING", "QUEUED", "RUNNING", "WAITING")
+
+
+class UnixHTTP(http.client.HTTPConnection):
+    def __init__(self, path, timeout=120):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+    def ask(self, method, path, body=None):
+        data = json.dumps(body).encode() if body is not None else None
+        self.request(method, path, body=data, headers={"Content-Type": "application/json"} if data else {})
+        reply = self.getresponse()
+        text = reply.read()
+        if reply.status >= 400:
+            raise RuntimeError(f"{method} {path}: {reply.status} {text[:300].decode(errors='replace')}")
+        return json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
+
+
+def wait_for(what, condition, seconds=START_S, step=0.002):
+    until = time.monotonic() + seconds
+    while True:
+        got = condition()
+        if got:
+            return got
+        if time.monotonic() > until:
+            raise RuntimeError(f"waited {seconds} s for {what}")
+        time.sleep(step)
+
+
+def pss_kb(pid):
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        for line in f:
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            return [int(n) for n in f.read().split()]
+    except OSError:
+        return []
+
+
+class Site:
+    """One directory; in it any number of servers, one after the other on the same data."""
+
+    def __init__(self, build):
+        self.build = os.path.abspath(build)
+        self.program = os.path.join(self.build, "signalbox")
+        # Not below /tmp, which may be memory; a root server's sandboxes are another uid, which must come in here.
+        self.dir = tempfile.mkdtemp(prefix="signalbox-bench-", dir="/var/tmp")
+        os.chmod(self.dir, 0o755)
+        self.data, self.runtime = self.path("data"), self.path("run")
+        self.server, self.model, self.nginx = None, None, None
+        self.model_port = 0
+        os.mkdir(self.runtime, 0o755)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "GIT_"))}
+        self.env.update(SIGNALBOX_DATA=self.data, SIGNALBOX_RUNTIME=self.runtime, SIGNALBOX_CONFIG=self.path("config.yaml"),
+                        GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", GIT_TERMINAL_PROMPT="0",
+                        GIT_AUTHOR_NAME="bench", GIT_AUTHOR_EMAIL="bench@localhost", GIT_COMMITTER_NAME="bench", GIT_COMMITTER_EMAIL="bench@localhost")
+
+    def path(self, *parts):
+        return os.path.join(self.dir, *parts)
+
+    def spawn(self, name, argv):
+        with open(self.path(name + ".log"), "ab") as log:
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True, cwd=self.dir)
+
+    def log(self, name):
+        with open(self.path(name + ".log"), errors="replace") as f:
+            return f.read()[-2000:]
+
+    # ---- the model and the server
+
+    def start_model(self):
+        port = self.path("model.port")
+        self.model = self.spawn("model", [self.program, "model", "--script", os.path.join(HERE, "model.yaml"), "--listen", "127.0.0.1:0", "--port-file", port])
+        self.model_port = int(wait_for("the scripted model", lambda: os.path.exists(port) and open(port).read().strip()))
+
+    def write_config(self, running=128):
+        with open(self.path("config.yaml"), "w") as f:
+            f.write(f"limits: {{running: {running}, running_per_repository: {running}}}\n"
+                    "model:\n  default_provider: scripted\n  providers:\n"
+                    f"    scripted: {{base_url: \"http://127.0.0.1:{self.model_port}/v1\", key: sk-bench}}\n"
+                    "agents:\n"
+                    "  stamp: {adapter: command, command: [./agent, stamp]}\n"
+                    "  hold: {adapter: command, command: [./agent, hold]}\n"
+                    "  sleep: {adapter: command, command: [./agent, sleep]}\n")
+
+    def start_server(self):
+        self.server = self.spawn("serve", [self.program, "serve"])
+        wait_for("the server", self.is_ready, step=0.001)
+        return self.server.pid
+
+    def is_ready(self):
+        if self.server.poll() is not None:
+            raise RuntimeError("the server ended:\n" + self.log("serve"))
+        try:
+            c = self.http()
+            c.request("GET", "/readyz")
+            ready = c.getresponse().status == 200
+            c.close()
+            return ready
+        except OSError:
+            return False
+
+    @property
+    def socket(self):
+        return os.path.join(self.runtime, "signalbox.sock")
+
+    def http(self):
+        return UnixHTTP(self.socket)
+
+    def gateway_pid(self):
+        c = UnixHTTP(os.path.join(self.runtime, "gateway-control.sock"))
+        try:
+            return int(c.ask("GET", "/version")["pid"])
+        finally:
+            c.close()
+
+    def kill_server(self, how=signal.SIGTERM):
+        if self.server and self.server.poll() is None:
+            self.server.send_signal(how)
+            try:
+                self.server.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self.server.kill()
+                self.server.wait()
+        self.server = None
+
+    # ---- tasks
+
+    def submit(self, c, repo, agent="stamp", prompt="go", **more):
+        return c.ask("POST", "/v1/tasks", {"source": {"kind": "git", "url": repo.url, "ref": repo.commit}, "agent": agent, "prompt": prompt, **more})["id"]
+
+    def wait(self, c, task, seconds=60):
+        reply = c.ask("GET", f"/v1/tasks/{task}/wait?timeout={seconds}")
+        if not reply["done"]:
+            raise RuntimeError(f"task {task} is not done: {reply['status']} {reply['phase']}")
+        return reply
+
+    def run(self, c, repo, **more):
+        task = self.wait(c, self.submit(c, repo, **more))
+        if task["status"] != "DONE":
+            raise RuntimeError(f"task {task['id']}: {task['status']} {task['reason']} {task['error']}")
+        return task
+
+    def events(self, c, task):
+        events, after = [], 0
+        while True:
+            page = c.ask("GET", f"/v1/tasks/{task}/events?after={after}&limit=500")
+            events += page["data"]
+            if page["next_cursor"] is None:
+                return events
+            after = page["next_cursor"]
+
+    def raw_output(self, task):
+        with open(os.path.join(self.data, "tasks", task, "agents/main/runs/1/runtime/events.jsonl")) as f:
+            return f.read()
+
+    def runner_pids(self, tasks, c):
+        pids = []
+        for t in tasks:
+            run = c.ask("GET", f"/v1/tasks/{t}").get("run") or {}
+            if run.get("pid"):
+                pids.append(int(run["pid"]))
+        return pids
+
+    def cancel_all(self, c, tasks):
+        for t in tasks:
+            c.ask("POST", f"/v1/tasks/{t}/cancel", {})
+        for t in tasks:
+            self.wait(c, t)
+
+    # ---- nginx
+
+    def start_nginx(self, text):
+        os.makedirs(self.path("www"), exist_ok=True)
+        with open(self.path("www", "status.json"), "w") as f:
+            f.write(text)
+        user = "user root;\n" if os.geteuid() == 0 else ""
+        with open(self.path("nginx.conf"), "w") as f:
+            f.write(f"{user}daemon off;\nmaster_process on;\nworker_processes auto;\npid {self.path('nginx.pid')};\nerror_log {self.path('nginx.err')};\n"
+                    "events { worker_connections 1024; }\n"
+                    "http { access_log off; keepalive_requests 100000000; open_file_cache max=100; default_type application/json;\n"
+                    + "".join(f" {w}_temp_path {self.path('nginx-' + w)};\n" for w in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+                    + f" server {{ listen unix:{self.path('nginx.sock')}; root {self.path('www')}; }} }}\n")
+        self.nginx = self.spawn("nginx", [shutil.which("nginx") or "/usr/sbin/nginx", "-c", self.path("nginx.conf"), "-p", self.dir])
+        wait_for("nginx", lambda: os.path.exists(self.path("nginx.sock")))
+        return self.path("nginx.sock")
+
+    def stop_process(self, p):
+        if p and p.poll() is None:
+            p.terminate()
+            try:
+                p.wait(END_S)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+
+    # ---- the end
+
+    def stop_runs(self):
+        c = self.http()
+        for state in ("QUEUED", "RUNNING", "WAITING"):
+            while True:
+                page = c.ask("GET", f"/v1/tasks?state={state}&limit=100")["data"]
+                if not page:
+                    break
+                self.cancel_all(c, [t["id"] for t in page])
+
+    def close(self, keep=False):
+        gateway = None
+        try:
+            gateway = self.gateway_pid()
+        except (OSError, RuntimeError, KeyError, ValueError):
+            pass
+        self.kill_server()
+        if gateway:
+            os.kill(gateway, signal.SIGTERM)
+            wait_for("the gateway's end", lambda: not is_alive(gateway), END_S)
+        for p in (self.model, self.nginx):
+            self.stop_process(p)
+        if not keep:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Repo:
+    """A repository with `files` small files in directories of 100, and the bench's agent."""
+
+    def __init__(self, site, name, files):
+        self.site, self.dir, self.files = site, site.path(name), files
+        self.url = self.dir
+        self.make()
+
+    def git(self, *args, cwd=None, **more):
+        return subprocess.run(["git", *args], cwd=cwd or self.dir, env=self.site.env, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more).stdout
+
+    @staticmethod
+    def name_of(i):
+        return f"src/d{i // 100:03d}/file{i % 100:02d}.c"
+
+    def make(self):
+        os.mkdir(self.dir)
+        self.git("init", "-q", "-b", "main")
+        with open(os.path.join(self.site.build, "bench/agent"), "rb") as f:
+            agent = f.read()
+        out = [b"commit refs/heads/main\ncommitter bench <bench@localhost> 1700000000 +0000\ndata 5\nbench\n",
+               b"M 100755 inline agent\ndata %d\n" % len(agent), agent, b"\n"]
+        for i in range(self.files):
+            text = f"/* file {i} */\nint f{i}(int x)\n{{\n\treturn x + {i};\n}}\n".encode()
+            out.append(b"M 100644 inline %s\ndata %d\n%s\n" % (self.name_of(i).encode(), len(text), text))
+        self.git("fast-import", "--quiet", input=b"".join(out))
+        self.git("reset", "-q", "--hard")
+        self.commit = self.git("rev-parse", "HEAD").decode().strip()

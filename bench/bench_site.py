@@ -13,6 +13,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(HERE)
+CODEX = os.path.join(SOURCE, "node_modules/@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex")
 START_S = 20  # how long a daemon may take to begin or to end
 END_S = 20
 LIVE = ("PENDING", "QUEUED", "RUNNING", "WAITING")
@@ -83,8 +84,9 @@ class Site:
         self.dir = tempfile.mkdtemp(prefix="signalbox-bench-", dir="/var/tmp")
         os.chmod(self.dir, 0o755)
         self.data, self.runtime = self.path("data"), self.path("run")
-        self.server, self.model, self.nginx = None, None, None
+        self.server, self.gateway, self.model, self.nginx = None, 0, None, None
         self.model_port = 0
+        self.codex = CODEX if os.access(CODEX, os.X_OK) else None
         os.mkdir(self.runtime, 0o755)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "GIT_"))}
         self.env.update(SIGNALBOX_DATA=self.data, SIGNALBOX_RUNTIME=self.runtime, SIGNALBOX_CONFIG=self.path("config.yaml"),
@@ -114,19 +116,24 @@ class Site:
             f.write(f"limits: {{running: {running}, running_per_repository: {running}}}\n"
                     "model:\n  default_provider: scripted\n  providers:\n"
                     f"    scripted: {{base_url: \"http://127.0.0.1:{self.model_port}/v1\", key: sk-bench}}\n"
-                    "agents:\n"
-                    "  stamp: {adapter: command, command: [./agent, stamp]}\n"
-                    "  hold: {adapter: command, command: [./agent, hold]}\n"
-                    "  sleep: {adapter: command, command: [./agent, sleep]}\n")
+                    + (f"codex: {{path: {self.codex}}}\n" if self.codex else "")
+                    + "agents:\n"
+                    "  stamp: {adapter: command, command: [/workspace/agent, stamp]}\n"
+                    "  hold: {adapter: command, command: [/workspace/agent, hold]}\n"
+                    "  sleep: {adapter: command, command: [/workspace/agent, sleep]}\n")
 
     def start_server(self):
         self.server = self.spawn("serve", [self.program, "serve"])
         wait_for("the server", self.is_ready, step=0.001)
         return self.server.pid
 
+    def start_gateway(self):
+        """The server starts it; it is there a moment later."""
+        self.gateway = wait_for("the gateway", self.gateway_pid)
+
     def is_ready(self):
         if self.server.poll() is not None:
-            raise RuntimeError("the server ended:\n" + self.log("serve"))
+            raise RuntimeError(f"the server ended with {self.server.returncode}:\n" + self.log("serve"))
         try:
             c = self.http()
             c.request("GET", "/readyz")
@@ -147,6 +154,8 @@ class Site:
         c = UnixHTTP(os.path.join(self.runtime, "gateway-control.sock"))
         try:
             return int(c.ask("GET", "/version")["pid"])
+        except OSError:
+            return 0
         finally:
             c.close()
 
@@ -242,13 +251,9 @@ class Site:
                 self.cancel_all(c, [t["id"] for t in page])
 
     def close(self, keep=False):
-        gateway = None
-        try:
-            gateway = self.gateway_pid()
-        except (OSError, RuntimeError, KeyError, ValueError):
-            pass
+        gateway = self.gateway_pid() or self.gateway
         self.kill_server()
-        if gateway:
+        if gateway and is_alive(gateway):
             os.kill(gateway, signal.SIGTERM)
             wait_for("the gateway's end", lambda: not is_alive(gateway), END_S)
         for p in (self.model, self.nginx):

@@ -41,6 +41,7 @@ void api_list_tasks(struct http_request *r, void *ctx);
 void api_get_task(struct http_request *r, void *ctx);
 void api_delete_task(struct http_request *r, void *ctx);
 void api_cancel_task(struct http_request *r, void *ctx);
+void api_retry_task(struct http_request *r, void *ctx);
 void api_list_runs(struct http_request *r, void *ctx);
 void api_get_run(struct http_request *r, void *ctx);
 void api_get_events(struct http_request *r, void *ctx);

@@ -33,6 +33,8 @@ static void feed_line(void *ctx, int64_t seq, const char *line)
 	strbuf_adds(&f->out, f->sse ? "\n\n" : "\n");
 	if (strstr(line, "\"type\":\"task.done\""))
 		f->over = true;
+	else if (strstr(line, "\"type\":\"task.retried\""))
+		f->over = false;
 }
 
 static void feed_live(void *ctx, const char *line)

@@ -11,6 +11,7 @@ const struct http_route api_routes[] = {
 	{ "GET", "/v1/tasks/{task}", api_get_task, ROUTE_USER, 0, "One task" },
 	{ "DELETE", "/v1/tasks/{task}", api_delete_task, ROUTE_USER, 0, "Remove an ended task and its directory" },
 	{ "POST", "/v1/tasks/{task}/cancel", api_cancel_task, ROUTE_USER, SMALL_BODY_MAX, "End a task; its partial diff is kept" },
+	{ "POST", "/v1/tasks/{task}/retry", api_retry_task, ROUTE_USER, SMALL_BODY_MAX, "Begin an ended task again: a new attempt in its workspace" },
 	{ "GET", "/v1/tasks/{task}/wait", api_wait_task, ROUTE_USER, 0, "Answer when the task ends, waits for a human, or the time is up" },
 	{ "GET", "/v1/tasks/{task}/runs", api_list_runs, ROUTE_USER, 0, "The task's runs" },
 	{ "GET", "/v1/tasks/{task}/events", api_get_events, ROUTE_USER, 0, "The log from a cursor on: JSON page, JSONL or SSE by Accept" },

@@ -132,9 +132,9 @@ static enum err_code serve(const struct opt_value *v, struct serve *s, struct er
 	if (!rc)
 		rc = open_sockets(s, v[SERVE_LISTEN].text, e);
 	if (!rc)
-		rc = start_http(s, e);
+		rc = core_start(s->api.core, e); /* who connects before the next line waits in the backlog */
 	if (!rc)
-		rc = core_start(s->api.core, e);
+		rc = start_http(s, e);
 	return rc;
 }
 

@@ -72,6 +72,15 @@ void api_cancel_task(struct http_request *r, void *ctx)
 	answer(r, rc, 202, task, &e);
 }
 
+void api_retry_task(struct http_request *r, void *ctx)
+{
+	struct api *a = ctx;
+	struct error e = ERROR_INIT;
+	struct js *task = NULL;
+	enum err_code rc = core_retry(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
+	answer(r, rc, 202, task, &e);
+}
+
 void api_list_runs(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;

@@ -35,6 +35,9 @@ static const struct limit {
 	{ "fetch_timeout", UNIT_MS, HOUR, SECOND, 24 * HOUR },
 	{ "stall_timeout", UNIT_MS, HOUR / 6, SECOND, 24 * HOUR },
 	{ "verify_timeout", UNIT_MS, HOUR / 2, SECOND, 24 * HOUR },
+	{ "task_timeout", UNIT_MS, 7 * 24 * HOUR, SECOND, 30 * 24 * HOUR }, /* the whole task, retries and pauses included */
+	{ "heartbeat_timeout", UNIT_MS, 60 * SECOND, 5 * SECOND, HOUR },
+	{ "workspace_age", UNIT_MS, 7 * 24 * HOUR, HOUR, 365 * 24 * HOUR }, /* how long the saved workspace of an ended task is kept */
 	{ "queue_timeout", UNIT_MS, 7 * 24 * HOUR, SECOND, 30 * 24 * HOUR },
 };
 

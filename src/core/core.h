@@ -39,6 +39,7 @@ struct task_filter { const char *state, *label, *after, *repo; int64_t limit; };
 MUST_USE enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e);
 MUST_USE enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e);
 MUST_USE enum err_code core_cancel(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_retry(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 MUST_USE enum err_code core_delete(struct core *c, const char *who, const char *ref, const char *repo, struct error *e);
 MUST_USE enum err_code core_runs(struct core *c, const char *ref, const char *repo, struct js **ret_list, struct error *e);
 MUST_USE enum err_code core_run(struct core *c, const char *run_id, struct js **ret, struct error *e);

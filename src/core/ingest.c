@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/inside.h"
+#include "core/retry.h"
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,10 +47,47 @@ static enum err_code check_runner(const struct run_row *r, const char *token, in
 	return ERR_OK;
 }
 
-/* Where the task goes when its run ends so: an agent that is blocked waits for its human. */
-static enum phase task_phase_after(enum phase run_to, const struct js *result)
+/* After a failure: the pause before the next attempt, or -1. Counts the failure. */
+static enum err_code next_attempt(struct db_conn *c, const struct task_row *t, const struct move *m, int64_t *ret_pause_ms, struct error *e)
 {
-	return run_to == PHASE_SUCCEEDED && str_eq(js_str(result, "outcome"), "blocked") ? PHASE_WAITING_HUMAN : run_to;
+	enum retry_class class = retry_class_of(m->reason);
+	bool house = class == RETRY_HOUSE;
+	uint32_t random;
+	clock_random(&random, sizeof(random));
+	*ret_pause_ms = -1;
+	if (m->to == PHASE_SUCCEEDED || m->to == PHASE_CANCELED || t->cancel_asked || task_age_ms(t) >= js_i64(js_get(t->spec, "limits"), "task_timeout", INT64_MAX))
+		return ERR_OK;
+	*ret_pause_ms = retry_pause_ms(js_get(t->spec, "retry"), class, (house ? t->house_failures : t->agent_failures) + 1, random);
+	if (house)
+		return db_exec(c, e, "UPDATE tasks SET house_failures=house_failures+1 WHERE id=?1", "s", t->id);
+	return db_exec(c, e, "UPDATE tasks SET agent_failures=agent_failures+1 WHERE id=?1", "s", t->id);
+}
+
+static enum err_code retry_event(struct db_conn *c, const struct run_row *r, const struct move *m, int64_t pause_ms, struct outbox *out, struct error *e)
+{
+	struct js *data = js_object();
+	js_set_int(data, "pause_ms", pause_ms);
+	js_set_str(data, "reason", m->reason);
+	js_set_str(data, "error", m->error);
+	return event_add(c, r->task, "task.retry_scheduled", r->worker, r->n, SERVER_ACTOR, m->at ? m->at : clock_wall_ms(), data, out, e);
+}
+
+/* Ends a run, and with it the task, unless its agent is blocked (then it waits) or its policy gives it another attempt. */
+static enum err_code end_run(struct db_conn *c, const struct run_row *r, struct move *m, bool blocked, struct outbox *out, struct error *e)
+{
+	AUTO_TASK struct task_row t = { 0 };
+	enum phase task_to = blocked ? PHASE_WAITING_HUMAN : m->to;
+	int64_t pause_ms = -1;
+	enum err_code rc = task_load(c, r->task, &t, e);
+	if (!rc)
+		rc = next_attempt(c, &t, m, &pause_ms, e);
+	if (!rc && pause_ms >= 0) {
+		task_to = PHASE_QUEUED;
+		m->pause_ms = pause_ms;
+	}
+	if (!rc)
+		rc = run_move(c, r->id, m, task_to, out, e);
+	return rc || pause_ms < 0 ? rc : retry_event(c, r, m, pause_ms, out, e);
 }
 
 static enum err_code open_gate(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *result, int64_t at, struct error *e)
@@ -80,11 +118,11 @@ static enum err_code take_result(struct db_conn *c, struct batch *b, const struc
 	if (b->usage)
 		js_set(result, "usage", js_ref(b->usage));
 	AUTO_FREE char *text = js_dump(result);
-	enum phase task_to = task_phase_after(to, result);
+	bool blocked = to == PHASE_SUCCEEDED && str_eq(js_str(result, "outcome"), "blocked");
 	enum err_code rc = db_exec(c, e, "UPDATE runs SET result=?2 WHERE id=?1", "ss", r->id, text);
 	if (!rc)
 		rc = db_exec(c, e, "UPDATE tasks SET result=?2 WHERE id=?1", "ss", r->task, text);
-	if (!rc && task_to == PHASE_WAITING_HUMAN)
+	if (!rc && blocked)
 		rc = open_gate(c, b, r, result, at, e);
 	struct js *event = js_object();
 	js_set(event, "result", result);
@@ -92,9 +130,9 @@ static enum err_code take_result(struct db_conn *c, struct batch *b, const struc
 		rc = event_add(c, r->task, "run.result", r->worker, r->n, "runner", at, event, &b->out, e);
 	else
 		js_free(event);
-	struct move m = { .to = to, .reason = task_to == PHASE_WAITING_HUMAN ? "blocked" : js_str(data, "reason"), .error = js_str(data, "error"), .actor = "runner", .at = at };
+	struct move m = { .to = to, .reason = blocked ? "blocked" : js_str(data, "reason"), .error = js_str(data, "error"), .actor = "runner", .at = at };
 	if (!rc)
-		rc = run_move(c, r->id, &m, task_to, &b->out, e);
+		rc = end_run(c, r, &m, blocked, &b->out, e);
 	b->ended = !rc;
 	return rc;
 }
@@ -108,6 +146,22 @@ static enum err_code take_phase(struct db_conn *c, struct batch *b, const struct
 	return run_move(c, r->id, &m, to, &b->out, e);
 }
 
+/* What a URL and a ref turned out to be is part of the task from then on. */
+static enum err_code take_fetched(struct db_conn *c, const struct run_row *r, const struct js *data, struct error *e)
+{
+	static const char *const members[] = { "commit", "tree", "head", "branch", NULL };
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = task_load(c, r->task, &t, e);
+	struct js *source = rc ? NULL : js_get(t.spec, "source");
+	if (rc || !str_eq(js_str(source, "kind"), "git"))
+		return rc;
+	for (const char *const *m = members; *m; m++)
+		if (js_get(data, *m))
+			js_set(source, *m, js_ref(js_get(data, *m)));
+	AUTO_FREE char *text = js_dump(t.spec);
+	return db_exec(c, e, "UPDATE tasks SET spec=?2 WHERE id=?1", "ss", r->task, text);
+}
+
 static enum err_code take_event(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *line, struct error *e)
 {
 	const char *type = js_str_or(line, "type", "");
@@ -119,6 +173,9 @@ static enum err_code take_event(struct db_conn *c, struct batch *b, const struct
 	if (str_eq(type, "run.result"))
 		return take_result(c, b, r, data, at, e);
 	const char *actor = str_eq(js_str(line, "actor"), "agent") ? "agent" : "runner";
+	enum err_code rc = str_eq(type, "workspace.fetched") ? take_fetched(c, r, data, e) : ERR_OK;
+	if (rc)
+		return rc;
 	return event_add(c, r->task, type, r->worker, r->n, actor, at, data ? js_ref(data) : NULL, &b->out, e);
 }
 
@@ -219,6 +276,7 @@ enum err_code core_ingest(struct core *c, const char *run_id, const char *token,
 	enum err_code rc = take_batch(c, &b, e);
 	if (rc)
 		return rc;
+	reaper_beat(c, run_id);
 	publish_live(c, b.task, js_get(body, "live"));
 	*ret = js_object();
 	js_set_int(*ret, "acked", b.acked);
@@ -347,7 +405,7 @@ static enum err_code lost_op(struct db_conn *conn, void *arg, struct error *e)
 	bool canceled = t.cancel_asked; /* it was asked to end, and it has */
 	struct move m = { .to = canceled ? PHASE_CANCELED : PHASE_LOST, .reason = canceled ? "canceled" : l->reason, .error = canceled ? NULL : l->text,
 		.actor = SERVER_ACTOR };
-	return run_move(conn, l->run_id, &m, m.to, &l->out, e);
+	return end_run(conn, &r, &m, false, &l->out, e);
 }
 
 enum err_code ingest_lost(struct core *c, const char *run_id, const char *reason, const char *text, struct error *e)

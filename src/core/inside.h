@@ -46,8 +46,9 @@ struct core {
 /* launch.c: the task directory and the runner. */
 MUST_USE enum err_code launch_run(struct core *c, const char *run_id, struct error *e);
 char *launch_run_dir(struct core *c, const char *task, const char *worker, int64_t n);
-char *launch_work_dir(struct core *c, const char *run_id);
-/* What a dead runner leaves: its cgroup and its work directory. */
+/* One workspace per worker, kept between its runs. */
+char *launch_work_dir(struct core *c, const char *task, const char *worker);
+/* After a runner's end: its cgroup; and, when the task is over and the workspace saved, the work directory. Lets the task's next run begin. */
 void launch_clean_up(struct core *c, const char *run_id);
 
 /* sched.c */
@@ -59,6 +60,8 @@ void sched_ask(struct core *c); /* something may be claimable */
 MUST_USE enum err_code reaper_start(struct core *c, struct error *e);
 void reaper_stop(struct core *c);
 void reaper_watch(struct core *c, const char *run_id, pid_t pid, int pidfd_taken);
+void reaper_beat(struct core *c, const char *run_id); /* the runner has spoken */
+void reaper_tick(struct core *c);		       /* a runner that has been silent for too long is killed: its run is then lost */
 MUST_USE enum err_code reaper_adopt_all(struct core *c, struct error *e);
 
 /* ingest.c */

@@ -20,6 +20,7 @@
 
 #define TOKEN_BYTES 32
 #define GATEWAY_PORT 8787 /* inside the sandbox, where nobody else listens */
+#define SESSION_MAX ((size_t)64 << 10)
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
 
@@ -28,9 +29,9 @@ char *launch_run_dir(struct core *c, const char *task, const char *worker, int64
 	return mem_printf("%s/tasks/%s/agents/%s/runs/%lld", c->data, task, worker, (long long)n);
 }
 
-char *launch_work_dir(struct core *c, const char *run_id)
+char *launch_work_dir(struct core *c, const char *task, const char *worker)
 {
-	return mem_printf("%s/work/%s", c->data, run_id);
+	return mem_printf("%s/work/%s.%s", c->data, task, worker);
 }
 
 static enum err_code own_dir(struct core *c, const char *path, mode_t mode, struct error *e)
@@ -64,7 +65,7 @@ static enum err_code make_dirs(struct core *c, const struct run_row *r, struct p
 	p->worker = mem_printf("%s/agents/%s", p->task, r->worker);
 	p->run = launch_run_dir(c, r->task, r->worker, r->n);
 	p->home = file_join(p->worker, "home");
-	p->work = launch_work_dir(c, r->id);
+	p->work = launch_work_dir(c, r->task, r->worker);
 	p->cache = mem_printf("%s/cache/%s", c->data, r->project);
 	for (const char *const *d = ours; !rc && *d; d++) {
 		AUTO_FREE char *path = file_join(p->task, *d);
@@ -80,6 +81,9 @@ static enum err_code make_dirs(struct core *c, const struct run_row *r, struct p
 		AUTO_FREE char *path = file_join(p->run, *d);
 		rc = own_dir(c, path, 0711, e);
 	}
+	AUTO_FREE char *saved = file_join(p->worker, "workspace");
+	if (!rc)
+		rc = own_dir(c, saved, 0700, e);
 	if (!rc)
 		rc = own_dir(c, p->work, 0700, e);
 	if (!rc)
@@ -145,7 +149,24 @@ static struct js *spec_mirror(const struct task_row *t)
 	return o;
 }
 
-static struct js *make_spec(struct core *c, const struct task_row *t, const struct run_row *r, const struct paths *p)
+/* A later attempt is told how the one before it ended, and which session of the agent's it may resume. */
+static void add_previous(struct js *spec, const struct run_row *before, const struct paths *p)
+{
+	if (!before->id)
+		return;
+	struct js *o = js_object();
+	AUTO_FREE char *path = file_join(p->worker, "session.json");
+	AUTO_JS struct js *session = js_load(path, SESSION_MAX, NULL);
+	js_set_str(o, "run", before->id);
+	js_set_str(o, "reason", before->reason);
+	js_set_str(o, "error", before->error);
+	js_set_str(o, "progress", js_str(before->beat, "progress"));
+	js_set(spec, "previous", o);
+	if (session && str_eq(js_str(session, "adapter"), js_str(js_get(spec, "agent"), "adapter")))
+		js_set_str(spec, "agent_session", js_str(session, "session"));
+}
+
+static struct js *make_spec(struct core *c, const struct task_row *t, const struct run_row *r, const struct run_row *before, const struct paths *p)
 {
 	struct js *s = js_copy(t->spec);
 	js_set_int(s, "protocol", RUNNER_PROTOCOL);
@@ -158,7 +179,9 @@ static struct js *make_spec(struct core *c, const struct task_row *t, const stru
 	js_set_int(s, "n", r->n);
 	js_set_int(s, "turn", r->turn);
 	js_set_int(s, "attempt", r->attempt);
-	js_set_int(s, "created_at", t->created_at);
+	js_set_int(s, "started_at", t->started_at ? t->started_at : t->created_at);
+	js_set_int(s, "task_left_ms", js_i64(js_get(t->spec, "limits"), "task_timeout", 0) - task_age_ms(t));
+	add_previous(s, before, p);
 	js_set_str(s, "task_dir", p->task);
 	js_set_str(s, "run_dir", p->run);
 	js_set_str(s, "home", p->home);
@@ -288,12 +311,19 @@ static enum err_code make_state_lock(struct core *c, const struct paths *p, stru
 	return ERR_OK;
 }
 
-static enum err_code prepare(struct core *c, const struct task_row *t, const struct run_row *r, struct paths *p, struct js **ret_spec, struct error *e)
+struct pair {
+	const char *run_id;
+	struct task_row task;
+	struct run_row run, before; /* before: the worker's run before this one, if any */
+};
+
+static enum err_code prepare(struct core *c, const struct pair *pair, struct paths *p, struct js **ret_spec, struct error *e)
 {
+	const struct run_row *r = &pair->run;
 	enum err_code rc = make_dirs(c, r, p, e);
 	if (rc)
 		return rc;
-	*ret_spec = make_spec(c, t, r, p);
+	*ret_spec = make_spec(c, &pair->task, r, &pair->before, p);
 	rc = write_spec(c, p, *ret_spec, e);
 	if (rc)
 		return rc;
@@ -306,17 +336,16 @@ static enum err_code prepare(struct core *c, const struct task_row *t, const str
 	return fd < 0 ? error_errno(e, "make '%s'", notes) : ERR_OK;
 }
 
-struct pair {
-	const char *run_id;
-	struct task_row task;
-	struct run_row run;
-};
-
 static enum err_code load_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct pair *p = arg;
 	enum err_code rc = run_load(conn, p->run_id, &p->run, e);
-	return rc ? rc : task_load(conn, p->run.task, &p->task, e);
+	if (!rc)
+		rc = task_load(conn, p->run.task, &p->task, e);
+	if (rc || p->run.n < 2)
+		return rc;
+	AUTO_FREE char *before = mem_printf("%s.%s.%lld", p->run.task, p->run.worker, (long long)p->run.n - 1);
+	return run_load(conn, before, &p->before, e);
 }
 
 static enum err_code start(struct core *c, struct pair *pair, struct paths *p, struct error *e)
@@ -327,7 +356,7 @@ static enum err_code start(struct core *c, struct pair *pair, struct paths *p, s
 	AUTO_CLOSE int secrets = -1;
 	struct token_update u = { .run_id = pair->run_id };
 	struct proc proc = PROC_INIT;
-	enum err_code rc = prepare(c, &pair->task, &pair->run, p, &spec, e);
+	enum err_code rc = prepare(c, pair, p, &spec, e);
 	AUTO_FREE char *lock_path = p->run ? file_join(p->run, "lock") : NULL;
 	if (!rc)
 		rc = file_lock(lock_path, false, &lock, e);
@@ -356,14 +385,43 @@ enum err_code launch_run(struct core *c, const char *run_id, struct error *e)
 	paths_release(&p);
 	task_row_release(&pair.task);
 	run_row_release(&pair.run);
+	run_row_release(&pair.before);
 	return rc;
+}
+
+struct release {
+	const char *run_id;
+	struct task_row task;
+	struct run_row run;
+};
+
+static enum err_code release_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct release *l = arg;
+	enum err_code rc = db_exec(conn, e, "UPDATE runs SET released=1 WHERE id=?1", "s", l->run_id);
+	if (!rc)
+		rc = run_load(conn, l->run_id, &l->run, e);
+	return rc ? rc : task_load(conn, l->run.task, &l->task, e);
+}
+
+/* An ended task's workspace lives on in what was saved of it; what was not saved stays for the retention to decide. */
+static void remove_workspace(struct core *c, const struct run_row *r)
+{
+	struct error e = ERROR_INIT;
+	AUTO_FREE char *work = launch_work_dir(c, r->task, r->worker);
+	AUTO_FREE char *saved = mem_printf("%s/tasks/%s/agents/%s/workspace/base.json", c->data, r->task, r->worker);
+	if (file_exists(saved) && file_remove_tree(work, &e))
+		log_warn("run %s: clean up: %s", r->id, e.text);
 }
 
 void launch_clean_up(struct core *c, const char *run_id)
 {
 	struct error e = ERROR_INIT;
-	AUTO_FREE char *work = launch_work_dir(c, run_id);
-	cgroup_remove_by_id(run_id);
-	if (file_remove_tree(work, &e))
-		log_warn("run %s: clean up: %s", run_id, e.text);
+	struct release l = { .run_id = run_id };
+	if (db_write(c->db, release_op, &l, &e))
+		log_error("release run %s: %s", run_id, e.text);
+	else if (phase_is_terminal(l.task.phase))
+		remove_workspace(c, &l.run);
+	task_row_release(&l.task);
+	run_row_release(&l.run);
 }

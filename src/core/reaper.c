@@ -8,11 +8,13 @@
 #include "core/inside.h"
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +27,8 @@ struct watched {
 	char *run_id;
 	pid_t pid;
 	int pidfd;
+	int64_t heard_ms; /* monotonic: when it last spoke, or when we began to listen */
+	bool killed;	  /* by us, for its silence */
 };
 
 struct reaper {
@@ -36,15 +40,19 @@ struct reaper {
 };
 
 /* The runner is gone. What it had written but not sent is on disk; if the result is not there, it was lost. */
-static void runner_ended(struct core *c, const char *run_id)
+static void runner_ended(struct core *c, const char *run_id, bool silent)
 {
 	struct error e = ERROR_INIT;
 	bool ended = false;
 	if (ingest_spool(c, run_id, &ended, &e))
 		log_error("run %s: read its spool: %s", run_id, e.text);
-	launch_clean_up(c, run_id); /* before the end is said: then nothing of it lives */
-	if (!ended && ingest_lost(c, run_id, "runner_lost", "the runner ended without a result (it was killed, or the machine ran out of memory)", &e))
+	cgroup_remove_by_id(run_id); /* before the end is said: then nothing of it lives */
+	const char *reason = silent ? "heartbeat_timeout" : "runner_lost";
+	const char *text = silent ? "the runner gave no sign of life within limits.heartbeat_timeout and was killed"
+				  : "the runner ended without a result (it was killed, or the machine ran out of memory)";
+	if (!ended && ingest_lost(c, run_id, reason, text, &e))
 		log_error("run %s: %s", run_id, e.text);
+	launch_clean_up(c, run_id);
 	sched_ask(c);
 }
 
@@ -74,7 +82,7 @@ static void *reaper_main(void *arg)
 				return NULL;
 			siginfo_t info;
 			waitid(P_PIDFD, (id_t)w->pidfd, &info, WEXITED | WNOHANG); /* an adopted one is not our child: nothing to reap */
-			runner_ended(r->core, w->run_id);
+			runner_ended(r->core, w->run_id, w->killed);
 			forget(r, w);
 		}
 	}
@@ -118,6 +126,7 @@ void reaper_watch(struct core *c, const char *run_id, pid_t pid, int pidfd_taken
 	w->run_id = mem_strdup(run_id);
 	w->pid = pid;
 	w->pidfd = pidfd_taken;
+	w->heard_ms = clock_mono_ms();
 	pthread_mutex_lock(&r->lock);
 	w->next = r->list;
 	r->list = w;
@@ -125,6 +134,29 @@ void reaper_watch(struct core *c, const char *run_id, pid_t pid, int pidfd_taken
 	struct epoll_event ev = { .events = EPOLLIN, .data = { .ptr = w } };
 	if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, w->pidfd, &ev) < 0)
 		log_error("run %s: cannot watch its runner: %s", run_id, strerror(errno));
+}
+
+void reaper_beat(struct core *c, const char *run_id)
+{
+	struct reaper *r = c->reaper;
+	pthread_mutex_lock(&r->lock);
+	for (struct watched *w = r->list; w; w = w->next)
+		if (str_eq(w->run_id, run_id))
+			w->heard_ms = clock_mono_ms();
+	pthread_mutex_unlock(&r->lock);
+}
+
+void reaper_tick(struct core *c)
+{
+	struct reaper *r = c->reaper;
+	int64_t oldest = clock_mono_ms() - conf_limit(c->config, "heartbeat_timeout");
+	pthread_mutex_lock(&r->lock);
+	for (struct watched *w = r->list; w; w = w->next)
+		if (w->heard_ms < oldest && !w->killed) {
+			log_warn("run %s: its runner (pid %d) is silent: killed", w->run_id, (int)w->pid);
+			w->killed = syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0) == 0;
+		}
+	pthread_mutex_unlock(&r->lock);
 }
 
 struct live_run {
@@ -143,7 +175,7 @@ static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
 	struct db_stmt *s;
 	bool row = false;
 	enum err_code rc = db_prepare(conn,
-		"SELECT id, task, worker, n FROM runs WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost')", &s, e);
+		"SELECT id, task, worker, n FROM runs WHERE released=0", &s, e);
 	if (rc)
 		return rc;
 	while (!(rc = db_step(s, &row, e)) && row) {
@@ -202,7 +234,7 @@ static void adopt(struct core *c, const struct live_run *run)
 		return;
 	}
 	log_info("run %s: its runner ended while the server was away", run->id);
-	runner_ended(c, run->id);
+	runner_ended(c, run->id, false);
 }
 
 enum err_code reaper_adopt_all(struct core *c, struct error *e)

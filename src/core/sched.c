@@ -57,15 +57,17 @@ static int64_t live_in(const struct live *l, const char *repo)
 	return 0;
 }
 
-/* The first in order whose repository has room. */
+/* The first in order whose repository has room, whose pause is over, and whose earlier runner is gone: two runners never share a workspace. */
 static enum err_code pick(struct db_conn *c, const struct live *live, int64_t per_repo, char **ret_task, struct error *e)
 {
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT task, repo FROM queue WHERE not_before<=?1 ORDER BY priority DESC, task", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT task, repo FROM queue WHERE (not_before<=?1 OR boot<>?2)"
+		" AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.task=queue.task AND released=0) ORDER BY priority DESC, task", &s, e);
 	if (rc)
 		return rc;
-	db_bind_int(s, 1, clock_wall_ms());
+	db_bind_int(s, 1, clock_mono_ms());
+	db_bind_text(s, 2, clock_boot_id());
 	while (!*ret_task && !(rc = db_step(s, &row, e)) && row)
 		if (live_in(live, db_text(s, 1)) < per_repo)
 			*ret_task = mem_strdup(db_text(s, 0));
@@ -75,11 +77,11 @@ static enum err_code pick(struct db_conn *c, const struct live *live, int64_t pe
 
 static enum err_code insert_run(struct db_conn *conn, const struct task_row *t, struct claim *k, struct error *e)
 {
-	int64_t n = t->run_n + 1, now = clock_wall_ms();
+	int64_t n = t->run_n + 1, now = clock_wall_ms(), attempt = t->house_failures + t->agent_failures + 1;
 	snprintf(k->run_id, sizeof(k->run_id), "%s.main.%lld", t->id, (long long)n);
 	enum err_code rc = db_exec(conn, e,
-		"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at) VALUES(?1,?2,'main',?3,1,?3,?4,?5,'claimed','',?6)",
-		"ssissi", k->run_id, t->id, n, t->project, t->repo, now);
+		"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at) VALUES(?1,?2,'main',?3,1,?7,?4,?5,'claimed','',?6)",
+		"ssissii", k->run_id, t->id, n, t->project, t->repo, now, attempt);
 	if (!rc)
 		rc = db_exec(conn, e, "UPDATE tasks SET run_n=?2, cancel_asked=0 WHERE id=?1 AND run_n=?3", "sii", t->id, n, t->run_n);
 	struct js *data = js_object();
@@ -170,6 +172,7 @@ static void *sched_main(void *arg)
 		if (clock_mono_ms() >= next_tick) {
 			next_tick = clock_mono_ms() + SCHED_TICK_MS;
 			hub_tick(c->hub);
+			reaper_tick(c);
 			gateway_ctl_tick(c);
 		}
 	}

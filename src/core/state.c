@@ -3,8 +3,8 @@
  *   queued -> claimed -> fetching -> preparing -> [setup] -> running <-> waiting_human
  *                                                              |
  *                                                          collecting -> succeeded | failed | canceled | timed_out
- *   any live phase -> failed | canceled | timed_out | lost;  a task whose agent is blocked waits: collecting -> waiting_human;
- *   its next turn or retry begins again at queued.
+ *   any live phase -> failed | canceled | timed_out | lost;  a task whose agent is blocked waits: collecting -> waiting_human.
+ *   A task (never a run) whose attempt failed goes back to queued when its policy gives it another one.
  */
 #include "core/state.h"
 #include "base/check.h"
@@ -12,7 +12,7 @@
 #include "base/str.h"
 
 #define BIT(p) (1u << (p))
-#define ENDS (BIT(PHASE_FAILED) | BIT(PHASE_CANCELED) | BIT(PHASE_TIMED_OUT) | BIT(PHASE_LOST))
+#define ENDS (BIT(PHASE_QUEUED) | BIT(PHASE_FAILED) | BIT(PHASE_CANCELED) | BIT(PHASE_TIMED_OUT) | BIT(PHASE_LOST))
 
 static const struct {
 	const char *name, *status;
@@ -68,4 +68,12 @@ enum err_code state_move_check(enum phase from, enum phase to, struct error *e)
 	if (phases[from].next & BIT(to))
 		return ERR_OK;
 	return error_set(e, ERR_CONFLICT, "no move from '%s' to '%s'", phases[from].name, phases[to].name);
+}
+
+enum err_code state_reopen_check(enum phase from, struct error *e)
+{
+	CHECK((unsigned)from < PHASE_COUNT);
+	if (phases[from].terminal || from == PHASE_WAITING_HUMAN)
+		return ERR_OK;
+	return error_set(e, ERR_CONFLICT, "it is %s, so there is nothing to begin again", phases[from].status);
 }

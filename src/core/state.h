@@ -16,3 +16,5 @@ bool phase_is_terminal(enum phase p);
 const char *phase_status(enum phase p); /* PENDING QUEUED RUNNING WAITING DONE ERROR TIMEOUT CANCELED */
 /* ERR_CONFLICT, with both names, when the move is not in the table. Staying is not a move. */
 MUST_USE enum err_code state_move_check(enum phase from, enum phase to, struct error *e);
+/* An ended or waiting task may be queued again, but only because a person asked for it (retry, a follow-up): the same error otherwise. */
+MUST_USE enum err_code state_reopen_check(enum phase from, struct error *e);

@@ -6,6 +6,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "core/inside.h"
+#include "core/retry.h"
 #include "source/source.h"
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 #define SNAPSHOT_OUTPUT_MAX ((size_t)8 << 20)
 
 static const char *const members[] = { "name", "source", "prompt", "agent", "model", "mode", "environment", "env", "setup", "setup_network",
-	"verify", "priority", "labels", "timeout_ms", "stall_timeout_ms", "setup_timeout_ms", "limits", NULL };
+	"verify", "priority", "labels", "timeout_ms", "stall_timeout_ms", "setup_timeout_ms", "limits", "retries", "retry", NULL };
 
 static enum err_code check_string_map(const struct js *map, const char *where, size_t max, struct error *e)
 {
@@ -164,7 +165,7 @@ static enum err_code set_time_limit(const struct js *body, const char *member, c
 static enum err_code resolve_limits(struct core *c, const struct js *body, struct js *spec, struct error *e)
 {
 	static const char *const per_task[] = { "memory", "pids", "cpu_percent", "file_size", "tmp", "output", "patch", "timeout", "setup_timeout",
-		"fetch_timeout", "stall_timeout", "verify_timeout", NULL };
+		"fetch_timeout", "stall_timeout", "verify_timeout", "queue_timeout", "task_timeout", NULL };
 	AUTO_JS struct js *out = js_object();
 	for (const char *const *name = per_task; *name; name++)
 		js_set_int(out, *name, conf_limit(c->config, *name));
@@ -333,6 +334,11 @@ static enum err_code resolve(struct core *c, const struct js *body, struct submi
 		rc = resolve_environment(c, body, s->row.spec, e);
 	if (!rc)
 		rc = resolve_limits(c, body, s->row.spec, e);
+	struct js *retry = NULL;
+	if (!rc)
+		rc = retry_parse(body, &retry, e);
+	if (!rc)
+		js_set(s->row.spec, "retry", retry);
 	if (!rc)
 		rc = resolve_source(c, body, s->row.spec, &s->row.repo, e);
 	return rc;

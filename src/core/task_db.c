@@ -27,6 +27,7 @@ void task_row_release(struct task_row *t)
 	free(t->reason);
 	free(t->error);
 	free(t->progress);
+	free(t->boot);
 	js_free(t->spec);
 	js_free(t->labels);
 	js_free(t->result);
@@ -73,7 +74,7 @@ enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret,
 	bool row = false;
 	enum err_code rc = db_prepare(c,
 		"SELECT id, name, project, repo, created_by, session_id, phase, spec, priority, labels, created_at, started_at,"
-		" completed_at, last_seq, run_n, reason, error, progress, result, beat_at, cancel_asked FROM tasks WHERE id=?1", &s, e);
+		" completed_at, last_seq, run_n, reason, error, progress, result, beat_at, cancel_asked, created_mono, boot, house_failures, agent_failures FROM tasks WHERE id=?1", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, id);
@@ -86,7 +87,8 @@ enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret,
 			.priority = db_int(s, 8), .labels = column_js(s, 9), .created_at = db_int(s, 10), .started_at = db_int(s, 11),
 			.completed_at = db_int(s, 12), .last_seq = db_int(s, 13), .run_n = db_int(s, 14), .reason = column_dup(s, 15),
 			.error = column_dup(s, 16), .progress = column_dup(s, 17), .result = column_js(s, 18), .beat_at = db_int(s, 19),
-			.cancel_asked = db_int(s, 20) != 0 };
+			.cancel_asked = db_int(s, 20) != 0, .created_mono = db_int(s, 21), .boot = column_dup(s, 22), .house_failures = db_int(s, 23),
+			.agent_failures = db_int(s, 24) };
 		snprintf(ret->id, sizeof(ret->id), "%s", db_text(s, 0));
 	}
 	db_done(s);
@@ -170,21 +172,32 @@ enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, ch
 	return rc;
 }
 
+/* The queue's times are monotonic and hold for this boot: after another one a pause is over, and the wall clock decides what is too old. */
+static enum err_code queue_insert(struct db_conn *c, const struct task_row *t, int64_t pause_ms, struct error *e)
+{
+	int64_t now = clock_mono_ms(), limit = js_i64(js_get(t->spec, "limits"), "queue_timeout", INT64_MAX / 4);
+	return db_exec(c, e, "INSERT OR REPLACE INTO queue(task,priority,repo,not_before,boot,expires_mono,expires_wall) VALUES(?1,?2,?3,?4,?5,?6,?7)", "sisisii",
+		t->id, t->priority, t->repo, now + pause_ms, clock_boot_id(), now + pause_ms + limit, clock_wall_ms() + pause_ms + limit);
+}
+
+int64_t task_age_ms(const struct task_row *t)
+{
+	return str_eq(t->boot, clock_boot_id()) ? clock_mono_ms() - t->created_mono : clock_wall_ms() - t->created_at;
+}
+
 enum err_code task_insert(struct db_conn *c, const struct task_row *t, struct error *e)
 {
 	AUTO_FREE char *spec = js_dump(t->spec);
 	AUTO_FREE char *labels = js_dump(t->labels);
 	enum err_code rc = db_exec(c, e,
-		"INSERT INTO tasks(id,name,project,repo,created_by,session_id,phase,spec,priority,labels,created_at,last_seq,run_n)"
-		" VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,0,0)", "ssssssssisi", t->id, t->name, t->project, t->repo, t->created_by,
-		t->session_id, phase_name(t->phase), spec, t->priority, labels, t->created_at);
+		"INSERT INTO tasks(id,name,project,repo,created_by,session_id,phase,spec,priority,labels,created_at,created_mono,boot,last_seq,run_n)"
+		" VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,0,0)", "ssssssssisiis", t->id, t->name, t->project, t->repo, t->created_by,
+		t->session_id, phase_name(t->phase), spec, t->priority, labels, t->created_at, clock_mono_ms(), clock_boot_id());
 	if (rc == ERR_CONFLICT) {
 		error_set(e, ERR_CONFLICT, "the name '%s' is taken in this repository", t->name ? t->name : t->id);
 		error_hint(e, "choose another name, or `signalbox rm %s` the old task", t->name ? t->name : t->id);
 	}
-	if (rc)
-		return rc;
-	return db_exec(c, e, "INSERT INTO queue(task,priority,repo,not_before) VALUES(?1,?2,?3,0)", "sis", t->id, t->priority, t->repo);
+	return rc || t->phase != PHASE_QUEUED ? rc : queue_insert(c, t, 0, e);
 }
 
 static enum err_code next_seq(struct db_conn *c, const char *task, int64_t *ret, struct error *e)
@@ -264,23 +277,29 @@ static enum err_code task_done_event(struct db_conn *c, const char *id, const st
 	return event_add(c, id, phase_is_terminal(m->to) ? "task.done" : "task.waiting", NULL, 0, m->actor, now, d, out, e);
 }
 
+static enum err_code set_phase(struct db_conn *c, const struct task_row *t, const struct move *m, int64_t now, struct error *e)
+{
+	bool ends = phase_is_terminal(m->to);
+	enum err_code rc = db_exec(c, e,
+		"UPDATE tasks SET phase=?2, reason=?3, error=?4, completed_at=CASE WHEN ?5 THEN ?6 ELSE NULL END,"
+		" started_at=CASE WHEN ?7 AND started_at IS NULL THEN ?6 ELSE started_at END WHERE id=?1 AND phase=?8", "ssssiiis",
+		t->id, phase_name(m->to), m->reason, m->error, (int64_t)ends, now, (int64_t)(m->to == PHASE_CLAIMED), phase_name(t->phase));
+	if (!rc && m->to == PHASE_QUEUED)
+		return queue_insert(c, t, m->pause_ms, e);
+	return rc ? rc : db_exec(c, e, "DELETE FROM queue WHERE task=?1", "s", t->id);
+}
+
 enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
 	int64_t now = m->at ? m->at : clock_wall_ms();
-	bool ends = phase_is_terminal(m->to);
 	enum err_code rc = task_load(c, id, &t, e);
 	if (!rc)
-		rc = state_move_check(t.phase, m->to, e);
-	if (!rc && (ends || m->to == PHASE_WAITING_HUMAN))
+		rc = m->reopen ? state_reopen_check(t.phase, e) : state_move_check(t.phase, m->to, e);
+	if (!rc && (phase_is_terminal(m->to) || m->to == PHASE_WAITING_HUMAN))
 		rc = task_done_event(c, id, m, now, out, e);
 	if (!rc)
-		rc = db_exec(c, e,
-			"UPDATE tasks SET phase=?2, reason=?3, error=?4, completed_at=CASE WHEN ?5 THEN ?6 ELSE completed_at END,"
-			" started_at=CASE WHEN ?7 AND started_at IS NULL THEN ?6 ELSE started_at END WHERE id=?1 AND phase=?8", "ssssiiis",
-			id, phase_name(m->to), m->reason, m->error, (int64_t)ends, now, (int64_t)(m->to == PHASE_CLAIMED), phase_name(t.phase));
-	if (!rc && (ends || t.phase == PHASE_QUEUED))
-		rc = db_exec(c, e, "DELETE FROM queue WHERE task=?1", "s", id);
+		rc = set_phase(c, &t, m, now, e);
 	return rc ? error_wrap(e, "task %s", id) : ERR_OK;
 }
 

@@ -12,6 +12,9 @@ struct task_row {
 	enum phase phase;
 	struct js *spec, *labels, *result;
 	int64_t priority, created_at, started_at, completed_at, last_seq, run_n, beat_at; /* times: ms, 0 when not yet */
+	int64_t created_mono; /* with `boot`: how old it is, whatever the wall clock does */
+	int64_t house_failures, agent_failures; /* of this turn */
+	char *boot;
 	bool cancel_asked;
 };
 
@@ -44,10 +47,19 @@ MUST_USE enum err_code task_insert(struct db_conn *c, const struct task_row *t, 
 MUST_USE enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
 	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e);
 /* The only functions that change a phase; they refuse what the table does not allow, and say it in an event. */
-struct move { enum phase to; const char *reason, *error, *actor; int64_t at; /* wall ms; 0: now */ };
+struct move {
+	enum phase to;
+	const char *reason, *error, *actor;
+	int64_t at;	  /* wall ms; 0: now */
+	bool reopen;	  /* a person wants an ended task to begin again */
+	int64_t pause_ms; /* to queued: not before this has passed */
+};
 MUST_USE enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e);
 /* Moves a run and its task with it. When the run ends, `task_to` tells where the task goes (usually the same; waiting_human when blocked). */
 MUST_USE enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e);
+
+/* Milliseconds since the task was made: by the monotonic clock within one boot, else by the wall clock. */
+int64_t task_age_ms(const struct task_row *t);
 
 /* What the API shows. */
 struct js *task_to_js(const struct task_row *t, const char *directory);

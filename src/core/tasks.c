@@ -278,6 +278,42 @@ enum err_code core_cancel(struct core *c, const char *who, const char *ref, cons
 	return rc;
 }
 
+struct again {
+	struct look look;
+	const char *who;
+	struct outbox out;
+};
+
+/* By a person's wish: the same turn once more, whatever the policy had to say. */
+static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct again *k = arg;
+	struct move m = { .to = PHASE_QUEUED, .actor = k->who, .reopen = true };
+	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
+	if (!rc)
+		rc = task_move(conn, k->look.id, &m, &k->out, e);
+	if (!rc)
+		rc = db_exec(conn, e, "UPDATE tasks SET house_failures=0, agent_failures=0, cancel_asked=0 WHERE id=?1", "s", k->look.id);
+	if (!rc)
+		rc = event_add(conn, k->look.id, "task.retried", NULL, 0, k->who, clock_wall_ms(), NULL, &k->out, e);
+	if (rc == ERR_CONFLICT)
+		error_hint(e, "`signalbox show %s` tells how it is; cancel it first to begin again", k->look.ref);
+	return rc;
+}
+
+enum err_code core_retry(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e)
+{
+	struct again k = { .look = { .core = c, .ref = ref, .repo = repo }, .who = who };
+	enum err_code rc = db_write(c->db, retry_op, &k, e);
+	if (!rc) {
+		core_publish(c, &k.out);
+		sched_ask(c);
+		rc = core_task(c, k.look.id, NULL, ret_task, e);
+	}
+	outbox_release(&k.out);
+	return rc;
+}
+
 static enum err_code delete_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	static const char *const statements[] = { "DELETE FROM events WHERE task=?1", "DELETE FROM commands WHERE run IN (SELECT id FROM runs WHERE task=?1)",

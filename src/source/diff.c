@@ -280,6 +280,51 @@ static enum err_code make_tree(struct collection *c, char **ret_tree, struct err
 	return (c->job->upper ? make_tree_overlay : make_tree_plain)(c, ret_tree, e);
 }
 
+/* ---- plain: without the setup's noise ---- */
+
+/* ":OLDMODE NEWMODE OLDID NEWID S" NUL path NUL -> "NEWMODE NEWID TAB path" NUL; a mode of zeros takes the path out. */
+static enum err_code raw_to_index_info(const struct strbuf *raw, struct strbuf *out, struct error *e)
+{
+	const char *at = strbuf_str(raw), *end = at + raw->len;
+
+	out->max = DIFF_NAMES_MAX * 2;
+	while (at < end) {
+		const char *mode = strchr(at, ' '), *old_id = mode ? strchr(mode + 1, ' ') : NULL, *id = old_id ? strchr(old_id + 1, ' ') : NULL;
+		const char *path = at + strlen(at) + 1;
+
+		if (*at != ':' || !id || path >= end)
+			return error_set(e, ERR_INTERNAL, "git diff-tree said something unexpected");
+		strbuf_add(out, mode + 1, (size_t)(old_id - mode));
+		strbuf_add(out, id + 1, strcspn(id + 1, " "));
+		strbuf_addc(out, '\t');
+		strbuf_add(out, path, strlen(path) + 1);
+		at = path + strlen(path) + 1;
+	}
+	return ERR_OK;
+}
+
+/* The workspace's tree holds what the setup left too. What changed since the setup is put onto the snapshot, so that the diff applies there. */
+static enum err_code move_onto_snapshot(const struct collection *c, char **tree, struct error *e)
+{
+	struct git g = collection_git(c);
+	AUTO_FREE char *index = file_join(c->job->scratch, "result-index");
+	AUTO_FREE char *result = NULL;
+	AUTO_STRBUF struct strbuf raw = STRBUF_LIMIT(DIFF_NAMES_MAX * 2);
+	AUTO_STRBUF struct strbuf info = STRBUF_INIT;
+
+	g.index = index;
+	g.work_tree = NULL;
+	TRY(git_run(&g, (const char *const[]){ "diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", c->job->base_tree, *tree, NULL }, NULL, 0, &raw, e));
+	TRY(raw_to_index_info(&raw, &info, e));
+	TRY(git_run(&g, (const char *const[]){ "read-tree", c->job->commit, NULL }, NULL, 0, NULL, e));
+	if (info.len)
+		TRY(git_run(&g, (const char *const[]){ "update-index", "-z", "--index-info", NULL }, info.data, info.len, NULL, e));
+	TRY(git_line(&g, (const char *const[]){ "write-tree", "--missing-ok", NULL }, &result, e));
+	free(*tree);
+	*tree = TAKE_PTR(result);
+	return ERR_OK;
+}
+
 /* ---- the two doors ---- */
 
 enum err_code diff_snapshot_tree(const struct diff_job *job, char **ret_tree, struct error *e)
@@ -294,11 +339,14 @@ enum err_code diff_collect(const struct diff_job *job, struct js **ret_summary, 
 	AUTO(collection_release) struct collection c = { .job = job };
 	AUTO_FREE char *tree = NULL;
 	AUTO_JS struct js *summary = js_object();
+	bool has_noise = !job->upper && job->base_tree;
 
 	TRY(make_tree(&c, &tree, e));
+	if (has_noise)
+		TRY(move_onto_snapshot(&c, &tree, e));
 	/* Without a work tree: the agent's .gitattributes have no say in how its changes are shown. */
 	const struct git g = { .git_dir = c.git_dir, .cwd = job->scratch };
-	TRY(diff_read(&g, base_name(&c), tree, job->patch_path, job->max_bytes, summary, e));
+	TRY(diff_read(&g, has_noise ? job->commit : base_name(&c), tree, job->patch_path, job->max_bytes, summary, e));
 	js_set_str(summary, "tree", tree);
 	js_set(summary, "skipped", js_ref(c.skipped));
 	*ret_summary = TAKE_PTR(summary);

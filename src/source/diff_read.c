@@ -22,6 +22,7 @@ struct reader {
 	struct js *file;  /* the one being read; borrowed from files */
 	size_t counted;
 	int64_t added, deleted, bytes, max_bytes;
+	bool renamed_link;
 	int fd;
 };
 
@@ -42,6 +43,8 @@ static void begin_file(struct reader *r, const char *token)
 	r->file = js_object();
 	js_set_str(r->file, "path", "");
 	js_set_str(r->file, "status", letter);
+	if (letter[0] == 'R' && str_starts(token, ":120000"))
+		r->renamed_link = true;
 	js_push(r->files, r->file);
 	r->part = PART_RAW_PATH;
 }
@@ -154,15 +157,36 @@ static bool take_output(void *ctx, const char *data, size_t n, struct error *e)
 	return n == 0 || write_patch(r, data, n, e);
 }
 
-static enum err_code run(const struct git *g, const char *from, const char *to, struct reader *r, struct error *e)
+static enum err_code run(const struct git *g, const char *renames, const char *from, const char *to, struct reader *r, struct error *e)
 {
 	const struct git_sink sink = { .out = take_output, .ctx = r };
 	AUTO_STRBUF struct strbuf err = STRBUF_LIMIT(GIT_STDERR_MAX);
 	int status = 0;
 
-	TRY(git_stream(g, (const char *const[]){ "diff-tree", "-r", "-z", "--raw", "--numstat", "-p", "--binary", "--full-index", "-M", "--no-ext-diff",
+	TRY(git_stream(g, (const char *const[]){ "diff-tree", "-r", "-z", "--raw", "--numstat", "-p", "--binary", "--full-index", renames, "--no-ext-diff",
 		"--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", from, to, NULL }, &sink, &err, &status, e));
 	return status == 0 ? ERR_OK : git_failed("git diff-tree", status, strbuf_str(&err), e);
+}
+
+static enum err_code start_again(struct reader *r, struct error *e)
+{
+	int fd = TAKE_FD(r->fd);
+	int64_t max_bytes = r->max_bytes;
+
+	reader_release(r);
+	*r = (struct reader){ .token = STRBUF_LIMIT(TOKEN_MAX), .files = js_array(), .max_bytes = max_bytes, .fd = fd };
+	return ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0 ? error_errno(e, "empty the diff") : ERR_OK;
+}
+
+/* `git apply` does not see that a symbolic link goes away when it is renamed whole, and then refuses what comes in its place:
+ * such a diff is made without renames. */
+static enum err_code run_applicable(const struct git *g, const char *from, const char *to, struct reader *r, struct error *e)
+{
+	TRY(run(g, "-M", from, to, r, e));
+	if (!r->renamed_link)
+		return ERR_OK;
+	TRY(start_again(r, e));
+	return run(g, "--no-renames", from, to, r, e);
 }
 
 enum err_code diff_read(const struct git *g, const char *from, const char *to, const char *patch_path, int64_t max_bytes,
@@ -175,7 +199,7 @@ enum err_code diff_read(const struct git *g, const char *from, const char *to, c
 	r.fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (r.fd < 0)
 		return error_errno(e, "create '%s'", temp);
-	code = run(g, from, to, &r, e);
+	code = run_applicable(g, from, to, &r, e);
 	if (code == ERR_OK && rename(temp, patch_path) < 0)
 		code = error_errno(e, "rename '%s'", temp);
 	if (code != ERR_OK) {

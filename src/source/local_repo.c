@@ -24,9 +24,8 @@ struct git local_repo_git(const struct local_repo *r)
 static size_t cut_lines(char *text, char **lines, size_t max)
 {
 	size_t n = 0;
-	char *save = NULL, *newline;
+	char *newline;
 
-	(void)save;
 	while (text && *text && n < max && (newline = strchr(text, '\n'))) {
 		*newline = '\0';
 		lines[n++] = text;
@@ -92,15 +91,27 @@ static enum err_code find_head(struct local_repo *r, struct error *e)
 	char *line[2];
 	int status = 0;
 
-	TRY(git_try(&g, (const char *const[]){ "rev-parse", "-q", "--verify", "HEAD^{commit}", NULL }, NULL, 0, &out, NULL, &status, e));
-	if (status == 0 && cut_lines(out.data, line, 1) == 1)
+	TRY(git_try(&g, (const char *const[]){ "rev-parse", "HEAD^{commit}", "HEAD^{tree}", NULL }, NULL, 0, &out, NULL, &status, e));
+	if (status == 0 && cut_lines(out.data, line, 2) == 2) {
 		r->head = mem_strdup(line[0]);
-	if (r->head)
-		TRY(git_line(&g, (const char *const[]){ "rev-parse", "-q", "--verify", "HEAD^{tree}", NULL }, &r->head_tree, e));
+		r->head_tree = mem_strdup(line[1]);
+	}
 	TRY(git_try(&g, (const char *const[]){ "symbolic-ref", "-q", "HEAD", NULL }, NULL, 0, &ref, NULL, &status, e));
 	if (status == 0 && str_starts(strbuf_str(&ref), "refs/heads/") && cut_lines(ref.data, line, 1) == 1)
 		r->branch = mem_strdup(line[0] + strlen("refs/heads/"));
 	return ERR_OK;
+}
+
+static bool exists_for(const struct identity *who, const char *path)
+{
+	struct identity before;
+	bool exists;
+
+	if (identity_enter(who, &before, NULL) != ERR_OK)
+		return false;
+	exists = file_exists(path);
+	identity_return(&before);
+	return exists;
 }
 
 /* The two settings of the user's that change what the tree means; all others are left unread. */
@@ -110,6 +121,8 @@ static enum err_code read_settings(struct local_repo *r, const char *config, con
 	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
 	int status = 0;
 
+	if (!exists_for(&r->owner, config))
+		return ERR_OK;
 	TRY(git_try(&g, (const char *const[]){ "config", "--file", config, "-z", "--get-regexp", "^core\\.(filemode|excludesfile)$", NULL },
 		NULL, 0, &out, NULL, &status, e));
 	for (const char *at = strbuf_str(&out); status == 0 && *at; at += strlen(at) + 1) {

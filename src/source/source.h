@@ -14,10 +14,12 @@
  *
  * result (git and checkout)
  *   {"store":GITDIR,"commit","tree","head","branch"|null,"checkout":TREEDIR,"files":N,"bytes":N,"warnings":[...],"reused":BOOL}
- * result (snapshot): the same without checkout; head is the user's HEAD commit or null, commit is the snapshot
- * (== head when nothing was changed).
+ * result (snapshot): {"store","commit","tree","head"|null,"branch"|null,"dir","prefix","warnings":[...]}: head is the user's HEAD commit, commit
+ * is the snapshot (== head when nothing was changed); dir is the top of the repository (of the directory, without git) and prefix where the
+ * directory asked for lies in it ("sub/" or ""). The same state always gives the same commit id.
  *
- * cache layout:  CACHE/git/<sha256 of url>/{repo.git,lock,url}   CACHE/local/<sha256 of realpath>/{repo.git,lock,dir}   CACHE/trees/<commit>/ (complete ones only; made as trees/.tmp-*; a lock each)
+ * cache layout:  CACHE/git/<sha256 of url>/{repo.git,lock,url}   CACHE/local/<sha256 of realpath>/{repo.git,lock,dir}   CACHE/trees/<commit>-<store>-<view>/ (complete ones only; made as
+ * trees/.tmp-*; trees/.lock-* is its lock, whose time is its last use; store and view are hashes of the store's path and of head and branch)
  * repo.git is bare; TREEDIR has the files and a small .git whose objects/info/alternates is SANDBOX_OBJECTS; TREEDIR is never written after it is complete. */
 #pragma once
 #include "base/err.h"

@@ -79,6 +79,8 @@ class Site:
         return p.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
     def remove(self):
+        if self.road == "drop":  # what a dropped runner may not remove: the emptied directory of its uid
+            subprocess.run(self.command(options=["--remove-cgroup"]), check=True)
         work = self.path("work", "work")
         if os.path.isdir(work):
             os.chmod(work, 0o700)

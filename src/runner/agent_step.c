@@ -18,6 +18,8 @@ static void sink_event(void *ctx, const char *type, struct js *data_taken)
 		js_free(data_taken);
 		return;
 	}
+	if (str_eq(type, "run.session"))
+		result_save_session(r, js_str(data_taken, "session"));
 	runner_event(r, type, "agent", data_taken);
 }
 
@@ -108,6 +110,12 @@ static void judge(struct runner *r, bool oom)
 		runner_verdict(r, PHASE_FAILED, o->reason, "%s", o->error ? o->error : "the agent failed");
 }
 
+static void drop_session(struct runner *r)
+{
+	AUTO_FREE char *path = mem_printf("%s/agents/%s/session.json", js_str_or(r->spec, "task_dir", ""), js_str_or(r->spec, "worker", "main"));
+	unlink(path);
+}
+
 static void on_agent_exit(struct runner *r, int status, const struct error *start_error)
 {
 	AUTO_FREE char *last = NULL;
@@ -120,6 +128,8 @@ static void on_agent_exit(struct runner *r, int status, const struct error *star
 		runner_verdict(r, PHASE_FAILED, "sandbox_failed", "%s", start_error->text);
 	bool ended_by_us = agent_settled(r->agent) && r->step.interrupted;
 	agent_finish(r->agent, ended_by_us ? -1 : status, last, &r->outcome);
+	if (str_eq(r->outcome.reason, "agent_exited") && js_str(r->spec, "agent_session"))
+		drop_session(r); /* it could not be resumed: the next attempt starts clean */
 	judge(r, usage.oom_killed);
 	steps_finish(r);
 }
@@ -140,6 +150,10 @@ static enum err_code make_prompt(struct runner *r, struct error *e)
 	enum err_code rc = file_read(notes_path, NOTES_MAX, &notes, e);
 	if (rc && rc != ERR_NOT_FOUND)
 		return rc;
+	const struct js *previous = js_get(r->spec, "previous");
+	if (js_str(previous, "error"))
+		strbuf_addf(&text, "Your previous attempt ended early: %s.\n%s\n\n", js_str(previous, "error"),
+			js_str(r->spec, "agent_session") ? "The workspace is as you left it. Go on with the request:" : "Start anew with the request:");
 	strbuf_adds(&text, request);
 	if (notes.len && str_is_utf8(notes.data, notes.len))
 		strbuf_addf(&text, "\n\nNotes from the people you work for:\n%s", notes.data);

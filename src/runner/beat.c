@@ -51,7 +51,7 @@ void beat_write(struct runner *r)
 {
 	struct error e = ERROR_INIT;
 	struct statefile s = { .task_id = r->task_id, .session_id = js_str_or(r->spec, "session_id", ""), .status = statefile_status(phase_status(r->phase)),
-		.progress = progress_of(r), .error = r->verdict.error, .start_ms = js_i64(r->spec, "created_at", 0), .run = r->epoch };
+		.progress = progress_of(r), .error = r->verdict.error, .start_ms = js_i64(r->spec, "started_at", 0), .run = r->epoch };
 	AUTO_JS struct js *beat = beat_make(r);
 	AUTO_FREE char *lock = mem_printf("%s/agents/%s/state.lock", js_str_or(r->spec, "task_dir", ""), js_str_or(r->spec, "worker", "main"));
 	s.beat = beat;
@@ -64,4 +64,5 @@ void beat_write(struct runner *r)
 	if (statefile_write(r->run_dir, "state.json", lock, &s, &e))
 		log_warn("%s", e.text);
 	write_mirror(r, &s, lock);
+	link_want_beat(r);
 }

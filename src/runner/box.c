@@ -1,4 +1,4 @@
-/* A program in the walls: the workspace's layers, the plan, the environment; and the setup script, which is the first such program. */
+/* A program in the walls: the layers it sees, the plan, its environment; and how the runner gives root away before the first one. */
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -12,8 +12,6 @@
 #include <unistd.h>
 
 #define BOX_ENV_MAX 256
-#define SETUP_INSIDE "/run/signalbox/setup.sh"
-#define SETUP_SCRIPT_MAX ((size_t)1 << 20)
 
 struct env {
 	char *v[BOX_ENV_MAX + 1];
@@ -73,7 +71,7 @@ static void make_plan(struct runner *r, const char *const *argv, const struct en
 		p->gateway_port = (int)js_i64(gateway, "port", 0);
 	}
 	if (r->setup_script && str_eq(r->step.name, "setup"))
-		add_bind(p, r->setup_script, SETUP_INSIDE);
+		add_bind(p, r->setup_script, BOX_SETUP_INSIDE);
 }
 
 static enum err_code open_pipes(int out[2], int err[2], struct error *e)
@@ -178,7 +176,7 @@ static enum err_code expose(struct runner *r, struct js *owner, const char *memb
 	return ERR_OK;
 }
 
-static enum err_code open_walls(struct runner *r, struct error *e)
+enum err_code box_open_walls(struct runner *r, struct error *e)
 {
 	struct sandbox_limits limits = { .memory_bytes = runner_limit(r, "memory"), .pids = runner_limit(r, "pids"), .cpu_percent = runner_limit(r, "cpu_percent") };
 	enum err_code rc = cgroup_open(r->run_id, &limits, r->uid, &r->cgroup, e);
@@ -187,202 +185,4 @@ static enum err_code open_walls(struct runner *r, struct error *e)
 	if (!rc)
 		rc = expose(r, js_get(r->spec, "agent"), "program", true, "agent", e);
 	return rc ? rc : drop_root(r, e);
-}
-
-static enum err_code make_dirs(struct runner *r, struct error *e)
-{
-	struct { char **at; const char *name; } dirs[] = { { &r->setup_upper, "setup" }, { &r->upper, "upper" }, { &r->overlay_work, "work" },
-		{ &r->merged, "merged" }, { &r->scratch, "scratch" } };
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-		*dirs[i].at = file_join(r->work_dir, dirs[i].name);
-		enum err_code rc = file_mkdirs(*dirs[i].at, 0755, e);
-		if (rc)
-			return rc;
-	}
-	r->checkout = mem_strdup(js_str(r->source, "checkout"));
-	r->objects = file_join(js_str_or(r->source, "store", ""), "objects");
-	return ERR_OK;
-}
-
-static void ready_event(struct runner *r)
-{
-	struct js *data = js_object();
-	const struct js *sandbox = js_get(r->spec, "sandbox");
-	js_set_str(data, "layers", r->plain ? "plain" : "overlay");
-	js_set_str(data, "confinement", sandbox_confinement_name(cgroup_kind(r->cgroup)));
-	js_set_str(data, "why", cgroup_why(r->cgroup));
-	if (r->plain)
-		js_set_str(data, "layers_why", js_str(sandbox, "why"));
-	runner_event(r, "workspace.ready", "runner", data);
-}
-
-static void fail(struct runner *r, const char *reason, const struct error *e)
-{
-	runner_verdict(r, PHASE_FAILED, reason, "%s%s%s", e->text, e->hint[0] ? "; " : "", e->hint);
-	steps_finish(r);
-}
-
-static void on_setup_output(struct runner *r, const char *data, size_t n)
-{
-	if (r->out_bytes < runner_limit(r, "output") && r->out_file >= 0 && file_write_all(r->out_file, data, n, NULL))
-		log_warn("setup.log: not written");
-	r->out_bytes += (int64_t)n;
-}
-
-static void setup_finished_event(struct runner *r, int status)
-{
-	struct js *data = js_object();
-	js_set_str(data, "id", "setup");
-	js_set_str(data, "step", "setup");
-	js_set_int(data, "exit_code", status);
-	js_set_str(data, "status", status == 0 ? "completed" : "failed");
-	js_set_int(data, "ms", clock_mono_ms() - r->step.started_ms);
-	AUTO_STRBUF struct strbuf tail = STRBUF_INIT;
-	str_add_printable(&tail, strbuf_str(&r->tail), r->tail.len);
-	js_set_str(data, "output", strbuf_str(&tail));
-	runner_event(r, "command.finished", "runner", data);
-}
-
-static void on_setup_exit(struct runner *r, int status, const struct error *start_error)
-{
-	if (r->out_file >= 0)
-		close(r->out_file);
-	r->out_file = -1;
-	r->out_bytes = 0;
-	if (start_error) {
-		fail(r, "setup_failed", start_error);
-		return;
-	}
-	setup_finished_event(r, status);
-	if (status != 0) {
-		AUTO_STRBUF struct strbuf tail = STRBUF_INIT;
-		str_add_printable(&tail, strbuf_str(&r->tail), r->tail.len);
-		runner_verdict(r, PHASE_FAILED, "setup_failed", "the setup ended with status %d: %s", status, strbuf_str(&tail));
-	}
-	if (r->verdict.set) {
-		steps_finish(r);
-		return;
-	}
-	r->has_setup_layer = true;
-	if (r->plain)
-		collect_plain_base(r);
-	else
-		agent_begin(r);
-}
-
-/* The environment's setup, else what the repository brings. A path inside the snapshot is opened without following links. */
-static enum err_code find_setup(struct runner *r, struct error *e)
-{
-	static const char *const names[] = { ".signalbox/setup.sh", "setup.sh" };
-	const char *given = js_str(js_get(r->spec, "environment"), "setup");
-	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SETUP_SCRIPT_MAX);
-	if (!str_empty(given))
-		strbuf_adds(&text, given);
-	AUTO_CLOSE int dir = open(r->checkout, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	for (size_t i = 0; !given && i < ARRAY_SIZE(names); i++) {
-		AUTO_CLOSE int fd = -1;
-		if (dir < 0 || file_open_beneath(dir, names[i], O_RDONLY, &fd, NULL))
-			continue;
-		enum err_code rc = file_read_fd(fd, SETUP_SCRIPT_MAX, &text, e);
-		if (rc)
-			return error_wrap(e, "read the repository's %s", names[i]);
-		break;
-	}
-	if (!text.len)
-		return ERR_OK;
-	r->setup_script = file_join(r->work_dir, "setup.sh");
-	return file_replace(r->setup_script, text.data, text.len, 0755, FILE_NOSYNC, e);
-}
-
-static enum err_code setup_begin(struct runner *r, struct error *e)
-{
-	static const char *const argv[] = { "/bin/bash", SETUP_INSIDE, NULL };
-	bool host = str_eq(js_str(js_get(r->spec, "environment"), "setup_network"), "host");
-	AUTO_FREE char *log = file_join(r->run_dir, "setup.log");
-	struct js *data = js_object();
-	js_set_str(data, "id", "setup");
-	js_set_str(data, "step", "setup");
-	js_set_str(data, "command", "setup.sh");
-	js_set_str(data, "network", host ? "host" : "none");
-	runner_move(r, PHASE_SETUP);
-	runner_event(r, "command.started", "runner", data);
-	r->out_file = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (r->out_file < 0)
-		return error_errno(e, "open '%s'", log);
-	box_layers(r, true);
-	enum err_code rc = box_begin(r, "setup", argv, NULL, NULL, host, runner_limit(r, "setup_timeout"), "setup_timeout", e);
-	r->step.on_output = r->step.on_error_output = on_setup_output;
-	r->step.on_exit = on_setup_exit;
-	return rc;
-}
-
-static void after_layers(struct runner *r)
-{
-	struct error e = ERROR_INIT;
-	r->has_workspace = true;
-	ready_event(r);
-	if (find_setup(r, &e) || (r->setup_script && setup_begin(r, &e)))
-		fail(r, "setup_failed", &e);
-	else if (!r->setup_script)
-		agent_begin(r);
-}
-
-static void on_copy_exit(struct runner *r, int status, const struct error *start_error)
-{
-	if (start_error)
-		runner_verdict(r, PHASE_FAILED, "workspace_failed", "%s", start_error->text);
-	else if (status != 0) {
-		AUTO_FREE char *last = NULL;
-		step_tail_line(r, &last);
-		runner_verdict(r, PHASE_FAILED, "workspace_failed", "the copy of the checkout ended with status %d: %s", status, last);
-	}
-	if (r->verdict.set)
-		steps_finish(r);
-	else
-		after_layers(r);
-}
-
-/* Where overlay is refused the workspace is a copy. */
-static enum err_code copy_begin(struct runner *r, struct error *e)
-{
-	AUTO_FREE char *from = mem_printf("%s/.", r->checkout);
-	r->plain = file_join(r->work_dir, "plain");
-	const char *argv[] = { "cp", "-a", "--reflink=auto", from, r->plain, NULL };
-	int err[2];
-	struct proc_spec spec = PROC_SPEC_INIT;
-	struct proc proc = PROC_INIT;
-	enum err_code rc = file_mkdirs(r->plain, 0755, e);
-	if (rc)
-		return rc;
-	if (pipe2(err, O_CLOEXEC) < 0)
-		return error_errno(e, "make a pipe");
-	step_begin(r, "copy", runner_limit(r, "fetch_timeout"), "fetch_timeout");
-	r->step.on_exit = on_copy_exit;
-	spec.argv = argv;
-	spec.stdout_fd = spec.stderr_fd = err[1];
-	spec.die_with_parent = true;
-	rc = proc_start(&spec, &proc, e);
-	close(err[1]);
-	if (rc) {
-		close(err[0]);
-		return rc;
-	}
-	step_run(r, &proc, -1, err[0]);
-	return ERR_OK;
-}
-
-void workspace_begin(struct runner *r)
-{
-	struct error e = ERROR_INIT;
-	bool overlay = str_eq(js_str(js_get(r->spec, "sandbox"), "layers"), "overlay");
-	runner_move(r, PHASE_PREPARING);
-	enum err_code rc = open_walls(r, &e);
-	if (!rc)
-		rc = make_dirs(r, &e);
-	if (!rc && !overlay)
-		rc = copy_begin(r, &e);
-	if (rc)
-		fail(r, "workspace_failed", &e);
-	else if (overlay)
-		after_layers(r);
 }

@@ -97,6 +97,13 @@ static void on_base_exit(struct runner *r, int status UNUSED, const struct error
 		return;
 	}
 	r->base_tree = mem_strdup(js_str(o, "tree"));
+	AUTO_FREE char *path = file_join(r->work_dir, "base_tree"); /* a later run of this worker needs it too */
+	if (file_replace(path, r->base_tree ? r->base_tree : "", r->base_tree ? strlen(r->base_tree) : 0, 0600, FILE_NOSYNC, &e))
+		runner_verdict(r, PHASE_FAILED, "workspace_failed", "%s", e.text);
+	if (r->verdict.set) {
+		steps_finish(r);
+		return;
+	}
 	agent_begin(r);
 }
 

@@ -138,6 +138,11 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static int64_t min64(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 static enum err_code begin(struct runner *r, const char *dir, struct error *e)
 {
 	r->was_root = geteuid() == 0;
@@ -155,7 +160,7 @@ static enum err_code begin(struct runner *r, const char *dir, struct error *e)
 	if (!rc)
 		rc = link_open(r, &r->link, e);
 	r->signals = open_signals();
-	r->run_deadline_ms = clock_mono_ms() + runner_limit(r, "timeout");
+	r->run_deadline_ms = clock_mono_ms() + min64(runner_limit(r, "timeout"), js_i64(r->spec, "task_left_ms", INT64_MAX));
 	r->next_beat_ms = clock_mono_ms();
 	return rc;
 }
@@ -167,6 +172,15 @@ static void on_signal(struct runner *r)
 		runner_verdict(r, PHASE_CANCELED, "canceled", "the runner was asked to end by signal %u", info.ssi_signo);
 }
 
+static void run_too_long(struct runner *r)
+{
+	int64_t left = js_i64(r->spec, "task_left_ms", INT64_MAX), limit = runner_limit(r, "timeout");
+	if (left < limit)
+		runner_verdict(r, PHASE_TIMED_OUT, "task_timeout", "the task, with its retries, took longer than its limit (task_timeout)");
+	else
+		runner_verdict(r, PHASE_TIMED_OUT, "run_timeout", "the run took longer than its limit of %lld s", (long long)(limit / 1000));
+}
+
 static void check_time(struct runner *r, int64_t now)
 {
 	if (now >= r->next_beat_ms) {
@@ -175,17 +189,12 @@ static void check_time(struct runner *r, int64_t now)
 		r->next_beat_ms = now + RUNNER_BEAT_MS;
 	}
 	if (now >= r->run_deadline_ms)
-		runner_verdict(r, PHASE_TIMED_OUT, "run_timeout", "the run took longer than its limit of %lld s", (long long)(runner_limit(r, "timeout") / 1000));
+		run_too_long(r);
 	step_check_time(r, now);
 	/* A verdict from outside the step ends the step; collecting what there is goes on. */
-	bool collecting = str_eq(r->step.name, "collect");
+	bool collecting = str_eq(r->step.name, "collect") || str_eq(r->step.name, "save");
 	if (r->verdict.set && r->step.active && !r->step.interrupted && !collecting)
 		step_interrupt(r);
-}
-
-static int64_t min64(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
 }
 
 static int poll_timeout(struct runner *r, int64_t now)
@@ -237,17 +246,16 @@ static void hand_over(struct runner *r)
 	}
 }
 
-/* What the work directory holds. The directory itself stands in one that may not be ours any more: the server removes it. */
+/* What was of this run only; the layers are the worker's, and the server's to remove when the task is over. */
 static void clean_up(struct runner *r)
 {
-	static const char *const names[] = { "setup", "upper", "work", "merged", "scratch", "plain", "setup.sh" };
+	static const char *const names[] = { "work", "merged", "scratch", "setup.sh" };
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		AUTO_FREE char *path = file_join(r->work_dir, names[i]);
 		struct error e = ERROR_INIT;
 		if (file_remove_tree(path, &e))
 			log_warn("clean up: %s", e.text);
 	}
-	rmdir(r->work_dir);
 }
 
 static void supervise(struct runner *r)

@@ -87,15 +87,13 @@ static void save_artifacts(struct runner *r)
 		save(r, "llm_response.txt", r->outcome.text);
 }
 
-static void save_session(struct runner *r)
+void result_save_session(struct runner *r, const char *session)
 {
-	if (!r->outcome.session_id)
-		return;
 	AUTO_JS struct js *o = js_object();
 	AUTO_FREE char *path = mem_printf("%s/agents/%s/session.json", js_str_or(r->spec, "task_dir", ""), js_str_or(r->spec, "worker", "main"));
 	struct error e = ERROR_INIT;
 	js_set_str(o, "adapter", js_str(js_get(r->spec, "agent"), "adapter"));
-	js_set_str(o, "session", r->outcome.session_id);
+	js_set_str(o, "session", session);
 	js_set_str(o, "home", r->home);
 	AUTO_FREE char *text = js_pretty(o);
 	if (file_replace(path, text, strlen(text), 0644, FILE_SYNC, &e))
@@ -113,7 +111,6 @@ void result_hand_in(struct runner *r)
 	js_set(o, "verify", r->verify ? js_ref(r->verify) : js_null());
 	js_set(o, "exit_code", r->agent_ran ? js_int(r->agent_status) : js_null());
 	save_artifacts(r);
-	save_session(r);
 	js_set_str(event, "phase", phase_name(r->verdict.phase));
 	js_set_str(event, "reason", r->verdict.reason);
 	js_set_str(event, "error", r->verdict.phase == PHASE_CANCELED ? NULL : r->verdict.error);
@@ -127,5 +124,5 @@ void result_hand_in(struct runner *r)
 	r->result_spooled = true;
 	r->phase = str_eq(js_str(o, "outcome"), "blocked") ? PHASE_WAITING_HUMAN : r->verdict.phase;
 	beat_write(r);
-	r->over = true;
+	workspace_save(r);
 }

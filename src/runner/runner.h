@@ -2,8 +2,9 @@
  *
  *   main.c     begins, loops, ends                    spool.c   events made durable, then shipped
  *   steps.c    the phases in their order              link.c    the server: batches out, commands in
- *   box.c      a program in the walls                 beat.c    the heartbeat
- *   collect.c  the diff and the artifacts             result.c  what is handed in
+ *   workspace.c  layers, kept and saved               box.c     a program in the walls
+ *   setup.c, agent_step.c, collect.c  the phases      beat.c    the heartbeat
+ *   result.c   what is handed in
  *
  * At any moment at most one step (a child: fetch, setup, agent, collect, verify) is under way.  A verdict, once set, stays: what ends the
  * run first is what it ended of. */
@@ -17,6 +18,7 @@
 #include "core/state.h"
 #include "sandbox/sandbox.h"
 
+#define BOX_SETUP_INSIDE "/run/signalbox/setup.sh"
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
 #define RUNNER_BEAT_MS 10000
@@ -81,6 +83,7 @@ struct runner {
 	struct sandbox_layers layers; /* strings owned by paths below */
 	char *setup_upper, *upper, *overlay_work, *merged, *scratch, *plain, *objects, *checkout, *base_tree;
 	bool has_setup_layer, has_workspace;
+	const char *workspace_from; /* "clean", "kept", "saved" */
 	struct cgroup *cgroup;
 
 	struct agent *agent;
@@ -124,7 +127,13 @@ void steps_finish(struct runner *r); /* with the verdict that is set: collect wh
 MUST_USE enum err_code box_begin(struct runner *r, const char *name, const char *const *argv, char **extra_env, const char *stdin_path, bool share_net,
 	int64_t timeout_ms, const char *timeout_reason, struct error *e);
 void box_layers(struct runner *r, bool setup);
-void workspace_begin(struct runner *r); /* layers or copy, setup, then the agent */
+MUST_USE enum err_code box_open_walls(struct runner *r, struct error *e); /* the cgroup; root is given away for good */
+/* workspace.c */
+void workspace_begin(struct runner *r); /* kept, restored or new; then setup, then the agent */
+void workspace_fail(struct runner *r, const char *reason, const struct error *e);
+void workspace_save(struct runner *r); /* the last step: then the run is over */
+/* setup.c */
+void setup_or_agent(struct runner *r);
 
 /* agent_step.c */
 void agent_begin(struct runner *r);
@@ -134,6 +143,7 @@ void collect_begin(struct runner *r);
 void verify_begin(struct runner *r);
 /* result.c */
 void result_hand_in(struct runner *r);
+void result_save_session(struct runner *r, const char *session); /* as soon as it is known: a killed run can be resumed too */
 
 /* spool.c */
 MUST_USE enum err_code spool_open(const char *run_dir, struct spool **ret, struct error *e);

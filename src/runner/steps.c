@@ -31,6 +31,14 @@ static void keep_result(struct runner *r, const struct js *result)
 	}
 }
 
+/* A host that is not there now may be there later; an unknown ref stays unknown. */
+static const char *source_reason(const struct js *error)
+{
+	enum err_code code = err_from_name(js_str_or(error, "code", ""));
+	bool later = code == ERR_UNREACHABLE || code == ERR_TIMEOUT || code == ERR_BUSY || code == ERR_IO;
+	return later ? "source_unreachable" : "source_failed";
+}
+
 static void on_fetch_line(void *ctx, const char *line, size_t len, size_t full_len UNUSED)
 {
 	struct runner *r = ctx;
@@ -41,7 +49,7 @@ static void on_fetch_line(void *ctx, const char *line, size_t len, size_t full_l
 		keep_result(r, js_get(o, "result"));
 	const struct js *error = js_get(o, "error");
 	if (error)
-		runner_verdict(r, PHASE_FAILED, "source_failed", "%s%s%s", js_str_or(error, "text", "the source could not be had"),
+		runner_verdict(r, PHASE_FAILED, source_reason(error), "%s%s%s", js_str_or(error, "text", "the source could not be had"),
 			js_str(error, "hint") ? "; " : "", js_str_or(error, "hint", ""));
 }
 

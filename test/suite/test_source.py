@@ -1026,8 +1026,9 @@ def test_without_overlay_the_whole_workspace_is_compared_and_setup_does_not_coun
     names = {f["path"] for f in summary["files"]}
     assert "setup-noise.txt" not in names and "noisy-tracked.txt" not in names
     wanted = expected_tree(tool.base, str(busy_repo), result["commit"],
-                           SETUP + AGENT + "mkdir nested locked && echo n > nested/file && echo '* filter=x' > .gitattributes && echo l > locked/file\n")
-    assert summary["tree"] == wanted
+                           AGENT + "mkdir nested locked && echo n > nested/file && echo '* filter=x' > .gitattributes && echo l > locked/file\n")
+    assert summary["tree"] == wanted, "the agent's work on the snapshot, without what the setup left"
+    assert apply_to_commit(tool.base, str(busy_repo), result["commit"], tool.base / "p.patch") == wanted
 
 
 # ---- apply ----

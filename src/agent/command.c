@@ -36,7 +36,13 @@ static enum err_code command_prepare(struct agent *a, struct agent_launch *l, st
 		return rc;
 	unlink(final);
 	const struct js *argv = js_get(a->run.agent, "command");
-	for (size_t i = 0; i < js_len(argv); i++)
+	const char *program = js_text(js_at(argv, 0));
+	AUTO_FREE char *relative = program && program[0] != '/' && strchr(program, '/') ? mem_printf("/workspace/%s", program) : NULL;
+	if (program && !strchr(program, '/'))
+		agent_launch_arg(l, "/usr/bin/env"); /* looks along the sandbox's PATH */
+	if (program)
+		agent_launch_arg(l, relative ? relative : program);
+	for (size_t i = 1; i < js_len(argv); i++)
 		agent_launch_arg(l, js_text(js_at(argv, i)));
 	if (!argv) {
 		agent_launch_arg(l, "/bin/sh");

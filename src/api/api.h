@@ -2,6 +2,7 @@
 #pragma once
 #include "core/core.h"
 #include "net/server.h"
+#include <sys/types.h>
 
 #define API_WAIT_DEFAULT_S 3600
 #define API_WAIT_MAX_S 86400
@@ -20,12 +21,16 @@ struct api {
 	char *tcp_host; /* "127.0.0.1:8080": what Host must say, beside localhost */
 	int tcp_port;
 	int64_t started_ms;
+	_Atomic bool stopping; /* streams say goodbye */
+	uid_t owner; /* whose unix socket it is */
+	char *owner_name, *root_name; /* principals */
 };
 
 extern const struct http_route api_routes[];	    /* people and programs */
 extern const struct http_route api_runner_routes[]; /* runners, on a socket of their own */
 
 enum err_code api_authorize(struct http_request *r, void *ctx, struct error *e);
+void api_load_names(struct api *a);
 enum err_code api_authorize_runner(struct http_request *r, void *ctx, struct error *e);
 MUST_USE enum err_code api_load_token(const char *data_dir, char **ret, struct error *e);
 const char *api_bearer(const struct http_request *r); /* the token of the Authorization header, or NULL */
@@ -55,5 +60,6 @@ void api_readyz(struct http_request *r, void *ctx);
 void api_metrics(struct http_request *r, void *ctx);
 void api_version(struct http_request *r, void *ctx);
 void api_doctor(struct http_request *r, void *ctx);
+void api_reconcile(struct http_request *r, void *ctx);
 void api_agents(struct http_request *r, void *ctx);
 void api_runner_events(struct http_request *r, void *ctx);

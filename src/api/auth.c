@@ -49,15 +49,22 @@ static char *user_name(uid_t uid)
 	return mem_printf("uid:%u", (unsigned)uid);
 }
 
-static enum err_code authorize_unix(struct http_request *r, struct error *e)
+/* Only two can come, so their names are looked up once. */
+void api_load_names(struct api *a)
+{
+	a->owner = geteuid();
+	a->owner_name = user_name(a->owner);
+	a->root_name = user_name(0);
+}
+
+static enum err_code authorize_unix(const struct api *a, struct http_request *r, struct error *e)
 {
 	uid_t uid = 0;
 	if (!http_peer_uid(r, &uid))
 		return error_set(e, ERR_DENIED, "the kernel does not say who is calling");
-	if (uid != geteuid() && uid != 0)
+	if (uid != a->owner && uid != 0)
 		return error_set(e, ERR_DENIED, "this socket is for its owner");
-	AUTO_FREE char *name = user_name(uid);
-	http_set_principal(r, name);
+	http_set_principal(r, uid == a->owner ? a->owner_name : a->root_name);
 	return ERR_OK;
 }
 
@@ -82,7 +89,7 @@ enum err_code api_authorize(struct http_request *r, void *ctx, struct error *e)
 	struct api *a = ctx;
 	const struct http_route *route = http_route_of(r);
 	if (http_is_unix(r))
-		return authorize_unix(r, e);
+		return authorize_unix(a, r, e);
 	enum err_code rc = check_host(a, r, e);
 	if (rc || (route && route->flags & ROUTE_OPEN))
 		return rc;

@@ -123,6 +123,10 @@ static void feed_fill(struct feed *f)
 	}
 	if (f->caught_up && (f->over || !f->follow))
 		finish(f);
+	if (f->api->stopping && !f->closed) { /* nothing is lost: the reader comes again with its cursor */
+		feed_event(f, "stopping", js_object());
+		f->closed = true;
+	}
 	if (!f->out.len && f->sse && clock_mono_ms() >= f->next_comment)
 		strbuf_adds(&f->out, ": here\n\n");
 	if (f->out.len)

@@ -82,3 +82,9 @@ void api_post_key(struct http_request *r, void *ctx)
 	else
 		http_reply(r, 204, NULL, "", 0);
 }
+
+void api_reconcile(struct http_request *r, void *ctx)
+{
+	struct api *a = ctx;
+	http_reply_js(r, 200, core_reconcile(a->core));
+}

@@ -20,6 +20,7 @@ const struct http_route api_routes[] = {
 	{ "GET", "/v1/tasks/{task}/artifacts/{path*}", api_get_artifact, ROUTE_USER, 0, "One of them" },
 	{ "GET", "/v1/runs/{run}", api_get_run, ROUTE_USER, 0, "One run" },
 	{ "GET", "/v1/agents", api_agents, ROUTE_USER, 0, "Adapters and what each can do" },
+	{ "GET", "/v1/reconcile", api_reconcile, ROUTE_USER, 0, "What the last comparisons of rows, processes and directories found" },
 	{ "GET", "/v1/doctor", api_doctor, ROUTE_USER, 0, "What the server needs, and whether it has it" },
 	{ "POST", "/v1/keys", api_post_key, ROUTE_USER, SMALL_BODY_MAX, "Offer a model provider's key; kept in memory only" },
 	{ "GET", "/logs/{task}/{name}", api_get_log, ROUTE_USER, 0, "Stable links: prompt.txt, llm_response.txt, diff.patch, setup.log" },

@@ -1,6 +1,7 @@
 /* `signalbox serve`: opens the record, listens, schedules; TERM or INT stops it, the runs go on. */
 #include "api/serve.h"
 #include "api/api.h"
+#include "api/systemd.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -8,6 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,14 +21,18 @@
 #define SERVE_UNIX_THREADS 32
 #define SERVE_TCP_THREADS 16
 #define SERVE_RUNNER_THREADS 4
+#define SERVE_GOODBYE_MS 2000
+#define SERVE_GOODBYE_POLL_MS 50
+#define SERVE_STOP_RUNS_MS 30000
 #define SERVE_ARENAS 4 /* glibc's arenas: more would only cost memory */
 
-enum serve_option { SERVE_DATA, SERVE_RUNTIME, SERVE_CONFIG, SERVE_LISTEN };
+enum serve_option { SERVE_DATA, SERVE_RUNTIME, SERVE_CONFIG, SERVE_LISTEN, SERVE_STOP_RUNS };
 const struct opt serve_options[] = {
 	[SERVE_DATA] = { "data", 0, OPT_STRING, "DIR", "the record's directory (default: SIGNALBOX_DATA, or below your home)" },
 	[SERVE_RUNTIME] = { "runtime", 0, OPT_STRING, "DIR", "where the sockets are (default: SIGNALBOX_RUNTIME, or below XDG_RUNTIME_DIR)" },
 	[SERVE_CONFIG] = { "config", 0, OPT_STRING, "FILE", "configuration (default: the first of .signalbox.yaml, your own, /etc/signalbox)" },
 	[SERVE_LISTEN] = { "listen", 0, OPT_STRING, "ADDR:PORT", "also listen on TCP; needs the bearer token in the data directory" },
+	[SERVE_STOP_RUNS] = { "stop-runs", 0, OPT_FLAG, NULL, "when the server is stopped, end the runs too (else they go on, and the next server finds them)" },
 	{ 0 },
 };
 
@@ -39,7 +45,8 @@ struct serve {
 static enum err_code open_sockets(struct serve *s, const char *listen, struct error *e)
 {
 	AUTO_FREE char *runners = mem_printf("%s", core_runner_socket(s->api.core));
-	enum err_code rc = http_listen_unix(core_socket(s->api.core), 0600, &s->unix_fd, e);
+	s->unix_fd = systemd_listen_fd();
+	enum err_code rc = s->unix_fd >= 0 ? ERR_OK : http_listen_unix(core_socket(s->api.core), 0600, &s->unix_fd, e);
 	/* A root server's runners have become another uid by the time they call; their token is what opens. */
 	if (!rc)
 		rc = http_listen_unix(runners, geteuid() == 0 ? 0666 : 0600, &s->runner_fd, e);
@@ -76,18 +83,54 @@ static void announce(const struct serve *s)
 	}
 }
 
-static void wait_for_signal(int signals)
+/* True when a signal to stop came within the time; INT64_MAX waits for ever. */
+static bool stop_asked(int signals, int64_t within_ms)
 {
+	struct pollfd p = { .fd = signals, .events = POLLIN };
 	struct signalfd_siginfo info;
-	while (read(signals, &info, sizeof(info)) == sizeof(info))
-		if (info.ssi_signo != SIGHUP)
-			return;
+	int timeout = within_ms > INT32_MAX ? -1 : (int)within_ms;
+	while (poll(&p, 1, timeout) > 0)
+		if (read(signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo != SIGHUP)
+			return true;
+	return false;
+}
+
+/* The watchdog is fed only while the scheduler's thread moves. */
+static void serve_until_asked(struct serve *s, int signals)
+{
+	int64_t interval = systemd_watchdog_interval_ms();
+	uint64_t pulse = 0;
+	systemd_notify("READY=1");
+	while (!stop_asked(signals, interval ? interval : INT64_MAX))
+		if (core_pulse(s->api.core) != pulse) {
+			pulse = core_pulse(s->api.core);
+			systemd_notify("WATCHDOG=1");
+		}
+	systemd_notify("STOPPING=1");
+}
+
+/* No new claims; streams and waits are told and end; the runs go on, unless they shall end too (asked by option or by a second signal). */
+static void drain(struct serve *s, int signals, bool stop_runs)
+{
+	struct http_stats stats = { 0 };
+	int64_t until = clock_mono_ms() + SERVE_GOODBYE_MS;
+	core_drain(s->api.core);
+	s->api.stopping = true;
+	do {
+		hub_tick(core_hub(s->api.core));
+		http_server_stats(s->http, &stats);
+		stop_runs = stop_asked(signals, SERVE_GOODBYE_POLL_MS) || stop_runs;
+	} while (stats.streams_now && clock_mono_ms() < until);
+	if (!stop_runs) {
+		log_info("stopping; the runs go on");
+		return;
+	}
+	int left = core_stop_runs(s->api.core, SERVE_STOP_RUNS_MS);
+	log_info("stopping; the runs were asked to end, %d are still there", left);
 }
 
 static void stop(struct serve *s)
 {
-	if (s->api.core)
-		core_drain(s->api.core);
 	if (s->http)
 		http_server_stop(s->http);
 	if (s->runners)
@@ -101,6 +144,8 @@ static void stop(struct serve *s)
 		close(s->tcp_fd);
 	free(s->api.token);
 	free(s->api.tcp_host);
+	free(s->api.owner_name);
+	free(s->api.root_name);
 }
 
 static int open_signals(void)
@@ -128,6 +173,7 @@ static void raise_nofile(void)
 static enum err_code serve(const struct opt_value *v, struct serve *s, struct error *e)
 {
 	struct core_options o = { .data_dir = v[SERVE_DATA].text, .runtime_dir = v[SERVE_RUNTIME].text, .config_path = v[SERVE_CONFIG].text };
+	api_load_names(&s->api);
 	enum err_code rc = core_open(&o, &s->api.core, e);
 	if (!rc)
 		rc = open_sockets(s, v[SERVE_LISTEN].text, e);
@@ -157,8 +203,8 @@ int serve_main(int argc, char **argv)
 		rc = serve(v, &s, &e);
 	if (!rc) {
 		announce(&s);
-		wait_for_signal(signals);
-		log_info("stopping; the runs go on");
+		serve_until_asked(&s, signals);
+		drain(&s, signals, v[SERVE_STOP_RUNS].flag);
 	} else {
 		log_error("%s%s%s", e.text, e.hint[0] ? "; " : "", e.hint);
 	}

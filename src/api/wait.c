@@ -33,7 +33,7 @@ static ssize_t later_read(void *state, char *buf, size_t max)
 	if (!l->sub)
 		l->sub = hub_subscribe(core_hub(l->api->core), l->topic, later_wake, l);
 	if (!l->out.len) {
-		struct js *body = l->ready(l, clock_mono_ms() >= l->deadline_ms);
+		struct js *body = l->ready(l, clock_mono_ms() >= l->deadline_ms || l->api->stopping);
 		if (!body)
 			return 0;
 		js_dump_to(body, &l->out);

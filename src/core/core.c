@@ -9,6 +9,8 @@
 #include "core/inside.h"
 #include "core/migrations.h"
 #include "core/paths.h"
+#include <poll.h>
+#include <signal.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STOP_POLL_MS 20
 #define DISK_LOW_BYTES ((uint64_t)256 << 20)
 
 static enum err_code make_data_dir(struct core *c, struct error *e)
@@ -142,6 +145,8 @@ enum err_code core_start(struct core *c, struct error *e)
 		rc = reaper_start(c, e);
 	if (!rc)
 		rc = reaper_adopt_all(c, e);
+	if (!rc)
+		rc = reconcile_start(c, e);
 	return rc ? rc : sched_start(c, e);
 }
 
@@ -152,11 +157,28 @@ void core_drain(struct core *c)
 	pthread_mutex_unlock(&c->sched_lock);
 }
 
+int core_stop_runs(struct core *c, int64_t grace_ms)
+{
+	int64_t until = clock_mono_ms() + grace_ms;
+	int left = reaper_signal_all(c, SIGTERM);
+	while (left && clock_mono_ms() < until) {
+		poll(NULL, 0, STOP_POLL_MS);
+		left = reaper_signal_all(c, 0);
+	}
+	return left;
+}
+
+uint64_t core_pulse(struct core *c)
+{
+	return atomic_load(&c->pulse);
+}
+
 void core_close(struct core *c)
 {
 	if (!c)
 		return;
 	sched_stop(c);
+	reconcile_stop(c);
 	reaper_stop(c);
 	taskdir_stop(c);
 	gateway_ctl_stop(c);
@@ -279,6 +301,7 @@ void core_metrics(struct core *c, struct strbuf *out)
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name, rows[i].v);
+	reconcile_metrics(c, out);
 	if (db_read(c->db, gauge_op, out, &e))
 		log_warn("metrics: %s", e.text);
 }

@@ -23,12 +23,15 @@ MUST_USE enum err_code core_open(const struct core_options *o, struct core **ret
 /* Starts scheduling and adoption; the API's socket must be listening by then (runners call it). */
 MUST_USE enum err_code core_start(struct core *c, struct error *e);
 void core_drain(struct core *c); /* no new claims */
+int core_stop_runs(struct core *c, int64_t grace_ms); /* asks the local runners to end and waits; how many are still there */
+uint64_t core_pulse(struct core *c);		      /* grows while the scheduler's thread lives: for a watchdog */
 void core_close(struct core *c); /* runs go on without us */
 
 const char *core_data_dir(const struct core *c);
 const char *core_socket(const struct core *c);
 const char *core_runner_socket(const struct core *c); /* where runners call: only their routes are served there */
 struct hub *core_hub(struct core *c);
+struct js *core_reconcile(struct core *c); /* {last, counts, findings} */
 struct js *core_checks(struct core *c);	/* for /readyz and doctor: [{name, ok, text, hint}] */
 bool core_ready(struct core *c);
 void core_metrics(struct core *c, struct strbuf *out);

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,7 @@ struct hub {
 	pthread_mutex_t lock; /* guards everything below */
 	struct topic *buckets[HUB_BUCKETS];
 	uint64_t subscribers;
+	atomic_uint everything; /* subscribers of HUB_ALL; read without the lock, too */
 };
 
 static unsigned bucket_of(const char *task)
@@ -108,6 +110,7 @@ struct hub_sub *hub_subscribe(struct hub *h, const char *task, void (*wake)(void
 		s->next->prev = s;
 	t->subs = s;
 	h->subscribers++;
+	atomic_fetch_add(&h->everything, str_eq(task, HUB_ALL));
 	pthread_mutex_unlock(&h->lock);
 	return s;
 }
@@ -124,6 +127,7 @@ void hub_unsubscribe(struct hub_sub *s)
 		s->topic->subs = s->next;
 	if (s->next)
 		s->next->prev = s->prev;
+	atomic_fetch_sub(&h->everything, str_eq(s->topic->task, HUB_ALL));
 	if (!s->topic->subs)
 		topic_free(h, s->topic);
 	h->subscribers--;
@@ -154,6 +158,16 @@ static void ring_put(struct topic *t, int64_t seq, const char *line)
 		t->count++;
 }
 
+/* With the lock held: the lines of all tasks in the order in which they were published, numbered by the ring itself. */
+static void all_put(struct hub *h, const char *line)
+{
+	struct topic *t = atomic_load(&h->everything) ? topic_find(h, HUB_ALL) : NULL;
+	if (t) {
+		ring_put(t, t->head + 1, line);
+		wake_all(t);
+	}
+}
+
 void hub_publish(struct hub *h, const char *task, int64_t seq, const char *line)
 {
 	pthread_mutex_lock(&h->lock);
@@ -162,20 +176,37 @@ void hub_publish(struct hub *h, const char *task, int64_t seq, const char *line)
 		ring_put(t, seq, line);
 		wake_all(t);
 	}
+	all_put(h, line);
 	pthread_mutex_unlock(&h->lock);
+}
+
+void hub_announce(struct hub *h, const char *line)
+{
+	if (!atomic_load(&h->everything))
+		return;
+	pthread_mutex_lock(&h->lock);
+	all_put(h, line);
+	pthread_mutex_unlock(&h->lock);
+}
+
+static void live_put(struct topic *t, const char *line)
+{
+	char **slot = &t->live[t->live_head % HUB_LIVE_RING];
+	free(*slot);
+	*slot = mem_strdup(line);
+	t->live_head++;
+	wake_all(t);
 }
 
 void hub_publish_live(struct hub *h, const char *task, const char *line)
 {
 	pthread_mutex_lock(&h->lock);
 	struct topic *t = topic_find(h, task);
-	if (t) {
-		char **slot = &t->live[t->live_head % HUB_LIVE_RING];
-		free(*slot);
-		*slot = mem_strdup(line);
-		t->live_head++;
-		wake_all(t);
-	}
+	struct topic *all = atomic_load(&h->everything) ? topic_find(h, HUB_ALL) : NULL;
+	if (t)
+		live_put(t, line);
+	if (all)
+		live_put(all, line);
 	pthread_mutex_unlock(&h->lock);
 }
 
@@ -219,6 +250,14 @@ void hub_read_live(struct hub_sub *s, void (*fn)(void *ctx, const char *line), v
 	for (; s->live_seen < t->live_head; s->live_seen++)
 		fn(ctx, t->live[s->live_seen % HUB_LIVE_RING]);
 	pthread_mutex_unlock(&s->hub->lock);
+}
+
+int64_t hub_head(struct hub_sub *s)
+{
+	pthread_mutex_lock(&s->hub->lock);
+	int64_t head = s->topic->head;
+	pthread_mutex_unlock(&s->hub->lock);
+	return head;
 }
 
 uint64_t hub_subscribers(struct hub *h)

@@ -14,6 +14,7 @@
 #define HUB_RING 512		  /* event lines kept per watched task */
 #define HUB_LIVE_RING 64	  /* live lines kept per watched task */
 #define HUB_TICK_MS 1000	  /* how often sleepers look at their own deadlines */
+#define HUB_ALL "*"		  /* the topic of every task's lines; its numbers are the ring's own, not seqs */
 
 struct hub;
 struct hub_sub;
@@ -26,6 +27,7 @@ struct hub_sub *hub_subscribe(struct hub *h, const char *task, void (*wake)(void
 void hub_unsubscribe(struct hub_sub *s); /* after it returns wake is not called any more */
 void hub_publish(struct hub *h, const char *task, int64_t seq, const char *line);
 void hub_publish_live(struct hub *h, const char *task, const char *line);
+void hub_announce(struct hub *h, const char *line); /* a line that only readers of HUB_ALL can know of: a new task's first */
 void hub_touch(struct hub *h, const char *task); /* wake the readers: state has changed */
 void hub_tick(struct hub *h);			 /* wakes all; called every HUB_TICK_MS */
 /* Calls fn for ring lines with seq > after, in order, at most `max`; *ret_gap is true when the ring does not reach back to after+1.
@@ -33,4 +35,5 @@ void hub_tick(struct hub *h);			 /* wakes all; called every HUB_TICK_MS */
 int64_t hub_read(struct hub_sub *s, int64_t after, int max, void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, bool *ret_gap);
 /* Live lines since the last call of this subscriber (bounded; older ones were dropped). */
 void hub_read_live(struct hub_sub *s, void (*fn)(void *ctx, const char *line), void *ctx);
+int64_t hub_head(struct hub_sub *s); /* the last number in the ring; 0: nothing came since the first subscriber */
 uint64_t hub_subscribers(struct hub *h);

@@ -109,6 +109,16 @@ static enum err_code open_gate(struct db_conn *c, struct batch *b, const struct 
 	return event_add(c, r->task, "gate.blocked", r->worker, r->n, "runner", at, data, &b->out, e);
 }
 
+/* What failed in an agent's words, and in the gateway's when the model was the cause. */
+static char *error_words(const struct js *data, const struct js *usage)
+{
+	const char *error = js_str(data, "error"), *failure = js_str(usage, "failure");
+	if (!error || !failure || !str_eq(js_str(data, "reason"), "agent_failed") || strstr(error, failure))
+		return mem_strdup(error);
+	int64_t status = js_i64(usage, "failure_status", 0);
+	return status >= 400 ? mem_printf("%s (the model answered %lld: %s)", error, (long long)status, failure) : mem_printf("%s (%s)", error, failure);
+}
+
 static enum err_code take_result(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *data, int64_t at, struct error *e)
 {
 	enum phase to = PHASE_FAILED;
@@ -130,7 +140,8 @@ static enum err_code take_result(struct db_conn *c, struct batch *b, const struc
 		rc = event_add(c, r->task, "run.result", r->worker, r->n, "runner", at, event, &b->out, e);
 	else
 		js_free(event);
-	struct move m = { .to = to, .reason = blocked ? "blocked" : js_str(data, "reason"), .error = js_str(data, "error"), .actor = "runner", .at = at };
+	AUTO_FREE char *words = error_words(data, b->usage);
+	struct move m = { .to = to, .reason = blocked ? "blocked" : js_str(data, "reason"), .error = words, .actor = "runner", .at = at };
 	if (!rc)
 		rc = end_run(c, r, &m, blocked, &b->out, e);
 	b->ended = !rc;
@@ -259,6 +270,7 @@ static void publish_live(struct core *c, const char *task, const struct js *live
 	for (size_t i = 0; i < js_len(live); i++) {
 		AUTO_JS struct js *o = js_copy(js_at(live, i));
 		js_set_bool(o, "live", true);
+		js_set_str(o, "task", task);
 		AUTO_FREE char *text = js_dump(o);
 		hub_publish_live(c->hub, task, text);
 	}

@@ -16,6 +16,7 @@
 struct reaper;
 struct taskdirs;
 struct gateway_ctl;
+struct reconcile;
 
 struct core {
 	char *data, *runtime, *socket, *runner_socket, *runner_path, *init_path, *exe;
@@ -32,15 +33,17 @@ struct core {
 	struct reaper *reaper;
 	struct taskdirs *taskdirs;
 	struct gateway_ctl *gateway;
+	struct reconcile *reconcile;
 
-	pthread_mutex_t sched_lock; /* guards the next four */
+	pthread_mutex_t sched_lock; /* guards the next five */
 	pthread_cond_t sched_wake;
 	bool sched_asked, sched_stop, draining;
+	bool sched_full; /* the last look found every place taken; whoever frees one asks */
 	int snapshots_now;
 	pthread_t sched_thread;
 	bool sched_running;
 
-	atomic_ullong submitted, started, ended, lost, ingested;
+	atomic_ullong pulse, submitted, started, ended, lost, ingested;
 };
 
 /* launch.c: the task directory and the runner. */
@@ -55,14 +58,16 @@ void launch_clean_up(struct core *c, const char *run_id);
 MUST_USE enum err_code sched_start(struct core *c, struct error *e);
 void sched_stop(struct core *c);
 void sched_ask(struct core *c); /* something may be claimable */
+void sched_ask_queued(struct core *c); /* ... because something was queued: nobody is woken while all places are taken */
 
 /* reaper.c: notices the end of local runners. */
 MUST_USE enum err_code reaper_start(struct core *c, struct error *e);
 void reaper_stop(struct core *c);
 void reaper_watch(struct core *c, const char *run_id, pid_t pid, int pidfd_taken);
 void reaper_beat(struct core *c, const char *run_id); /* the runner has spoken */
+int reaper_signal_all(struct core *c, int sig); /* how many runners are watched */
 void reaper_tick(struct core *c);		       /* a runner that has been silent for too long is killed: its run is then lost */
-MUST_USE enum err_code reaper_adopt_all(struct core *c, struct error *e);
+MUST_USE enum err_code reaper_adopt_all(struct core *c, struct error *e); /* held runs that nobody watches; at start all of them */
 
 /* ingest.c */
 MUST_USE enum err_code ingest_spool(struct core *c, const char *run_id, bool *ret_ended, struct error *e); /* from disk, what was not acknowledged */
@@ -76,6 +81,15 @@ void taskdir_dirty(struct core *c, const char *task_id);
 /* usage.c: what the gateway counted. Adds usage.added events for new exchanges of a run; the sum is for the result. */
 MUST_USE enum err_code usage_pull(struct core *c, const char *run_id, struct js **ret_total, struct error *e);
 char *usage_file(struct core *c, const char *run_id);
+
+/* reconcile.c: rows, processes, cgroups, directories and mounts are compared, at start and every minute. */
+MUST_USE enum err_code reconcile_start(struct core *c, struct error *e); /* one pass, then the thread */
+void reconcile_stop(struct core *c);
+void reconcile_found(struct core *c, const char *kind, const char *subject, const char *action); /* for the record, metrics and alerts */
+void reconcile_metrics(struct core *c, struct strbuf *out);
+
+/* import.c: a task directory that no row knows becomes rows again. */
+MUST_USE enum err_code import_task(struct core *c, const char *id, struct error *e);
 
 /* gateway_ctl.c: the gateway process. */
 MUST_USE enum err_code gateway_ctl_start(struct core *c, struct error *e);

@@ -173,6 +173,7 @@ static struct js *make_spec(struct core *c, const struct task_row *t, const stru
 	js_set_str(s, "task", t->id);
 	js_set_str(s, "name", t->name);
 	js_set_str(s, "project", t->project);
+	js_set_str(s, "repo", t->repo);
 	js_set_str(s, "session_id", t->session_id);
 	js_set_str(s, "worker", r->worker);
 	js_set_str(s, "run", r->id);

@@ -146,6 +146,18 @@ void reaper_beat(struct core *c, const char *run_id)
 	pthread_mutex_unlock(&r->lock);
 }
 
+int reaper_signal_all(struct core *c, int sig)
+{
+	struct reaper *r = c->reaper;
+	int n = 0;
+	pthread_mutex_lock(&r->lock);
+	for (struct watched *w = r->list; w; w = w->next, n++)
+		if (sig)
+			syscall(SYS_pidfd_send_signal, w->pidfd, sig, NULL, 0);
+	pthread_mutex_unlock(&r->lock);
+	return n;
+}
+
 void reaper_tick(struct core *c)
 {
 	struct reaper *r = c->reaper;
@@ -217,6 +229,17 @@ static bool find_identity(const char *dir, struct proc_id *ret)
 	return true;
 }
 
+static bool is_watched(struct core *c, const char *run_id)
+{
+	struct reaper *r = c->reaper;
+	bool found = false;
+	pthread_mutex_lock(&r->lock);
+	for (struct watched *w = r->list; w && !found; w = w->next)
+		found = str_eq(w->run_id, run_id);
+	pthread_mutex_unlock(&r->lock);
+	return found;
+}
+
 static void adopt(struct core *c, const struct live_run *run)
 {
 	struct proc_id id;
@@ -242,7 +265,7 @@ enum err_code reaper_adopt_all(struct core *c, struct error *e)
 	struct live_list l = { .core = c };
 	enum err_code rc = db_read(c->db, live_op, &l, e);
 	for (size_t i = 0; i < l.count; i++) {
-		if (!rc)
+		if (!rc && !is_watched(c, l.runs[i].id))
 			adopt(c, &l.runs[i]);
 		free(l.runs[i].id);
 		free(l.runs[i].dir);

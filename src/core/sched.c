@@ -11,11 +11,13 @@
 #include <time.h>
 
 #define LIVE_REPOS_MAX 4096
+#define EXPIRE_MAX 64 /* in one tick; the next takes the rest */
 
 struct claim {
 	struct core *core;
 	char run_id[ID_SIZE + 32];
-	bool found;
+	bool found, full;
+	int64_t next_ms; /* monotonic: when the next pause is over; 0: nobody pauses */
 	struct outbox out;
 };
 
@@ -75,6 +77,21 @@ static enum err_code pick(struct db_conn *c, const struct live *live, int64_t pe
 	return rc;
 }
 
+static enum err_code next_pause(struct db_conn *c, int64_t *ret_ms, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c, "SELECT MIN(not_before) FROM queue WHERE not_before>?1 AND boot=?2", &s, e);
+	if (rc)
+		return rc;
+	db_bind_int(s, 1, clock_mono_ms());
+	db_bind_text(s, 2, clock_boot_id());
+	rc = db_step(s, &row, e);
+	*ret_ms = !rc && row ? db_int(s, 0) : 0;
+	db_done(s);
+	return rc;
+}
+
 static enum err_code insert_run(struct db_conn *conn, const struct task_row *t, struct claim *k, struct error *e)
 {
 	int64_t n = t->run_n + 1, now = clock_wall_ms(), attempt = t->house_failures + t->agent_failures + 1;
@@ -101,11 +118,12 @@ static enum err_code claim_op(struct db_conn *conn, void *arg, struct error *e)
 	AUTO_FREE char *task = NULL;
 	AUTO_TASK struct task_row t = { 0 };
 	enum err_code rc = live_load(conn, &live, e);
-	if (rc || live.total >= conf_limit(config, "running"))
+	k->full = live.total >= conf_limit(config, "running");
+	if (rc || k->full)
 		return rc;
 	rc = pick(conn, &live, conf_limit(config, "running_per_repository"), &task, e);
 	if (rc || !task)
-		return rc;
+		return rc ? rc : next_pause(conn, &k->next_ms, e);
 	rc = task_load(conn, task, &t, e);
 	struct move m = { .to = PHASE_CLAIMED, .actor = SERVER_ACTOR };
 	if (!rc)
@@ -117,7 +135,7 @@ static enum err_code claim_op(struct db_conn *conn, void *arg, struct error *e)
 }
 
 /* Claims and starts one; false when there is nothing to claim now. */
-static bool claim_one(struct core *c)
+static bool claim_one(struct core *c, int64_t *ret_next_ms)
 {
 	struct claim k = { .core = c };
 	struct error e = ERROR_INIT;
@@ -127,6 +145,10 @@ static bool claim_one(struct core *c)
 	else
 		core_publish(c, &k.out);
 	outbox_release(&k.out);
+	pthread_mutex_lock(&c->sched_lock);
+	c->sched_full = k.full; /* a place that was freed since has been asked for, so we look again */
+	pthread_mutex_unlock(&c->sched_lock);
+	*ret_next_ms = k.next_ms;
 	if (rc || !k.found)
 		return false;
 	rc = launch_run(c, k.run_id, &e);
@@ -139,11 +161,12 @@ static bool claim_one(struct core *c)
 	return true;
 }
 
-static bool wait_for_work(struct core *c)
+/* Until somebody asks, the next tick, or the end of the next pause. False: stop. */
+static bool wait_for_work(struct core *c, int64_t next_ms)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += SCHED_TICK_MS / 1000;
+	int64_t now = clock_mono_ms(), at = now + SCHED_TICK_MS;
+	at = next_ms && next_ms < at ? next_ms + 1 : at;
+	struct timespec until = { .tv_sec = at / 1000, .tv_nsec = at % 1000 * 1000000 };
 	pthread_mutex_lock(&c->sched_lock);
 	while (!c->sched_asked && !c->sched_stop)
 		if (pthread_cond_timedwait(&c->sched_wake, &c->sched_lock, &until))
@@ -152,6 +175,42 @@ static bool wait_for_work(struct core *c)
 	bool go = !c->sched_stop;
 	pthread_mutex_unlock(&c->sched_lock);
 	return go;
+}
+
+static enum err_code expire_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct outbox *out = arg;
+	struct db_stmt *s;
+	char ids[EXPIRE_MAX][ID_SIZE];
+	int n = 0;
+	bool row = false;
+	enum err_code rc = db_prepare(conn, "SELECT task FROM queue WHERE (boot=?1 AND expires_mono<?2) OR (boot<>?1 AND expires_wall<?3) LIMIT 64", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, clock_boot_id());
+	db_bind_int(s, 2, clock_mono_ms());
+	db_bind_int(s, 3, clock_wall_ms());
+	while (n < EXPIRE_MAX && !(rc = db_step(s, &row, e)) && row)
+		snprintf(ids[n++], ID_SIZE, "%s", db_text(s, 0));
+	db_done(s);
+	for (int i = 0; i < n && !rc; i++) {
+		struct move m = { .to = PHASE_TIMED_OUT, .reason = "queue_timeout", .error = "it waited in the queue for longer than its limit (queue_timeout)",
+			.actor = SERVER_ACTOR };
+		rc = task_move(conn, ids[i], &m, out, e);
+	}
+	return rc;
+}
+
+/* Tasks that have waited in the queue for too long. */
+static void expire_queued(struct core *c)
+{
+	struct outbox out = { 0 };
+	struct error e = ERROR_INIT;
+	if (db_write(c->db, expire_op, &out, &e))
+		log_warn("queue: %s", e.text);
+	else
+		core_publish(c, &out);
+	outbox_release(&out);
 }
 
 static bool is_draining(struct core *c)
@@ -165,14 +224,17 @@ static bool is_draining(struct core *c)
 static void *sched_main(void *arg)
 {
 	struct core *c = arg;
-	int64_t next_tick = 0;
-	while (wait_for_work(c)) {
-		while (!is_draining(c) && claim_one(c))
+	int64_t next_tick = 0, next_ms = 0;
+	while (wait_for_work(c, next_ms)) {
+		next_ms = 0;
+		while (!is_draining(c) && claim_one(c, &next_ms))
 			;
 		if (clock_mono_ms() >= next_tick) {
 			next_tick = clock_mono_ms() + SCHED_TICK_MS;
+			atomic_fetch_add(&c->pulse, 1);
 			hub_tick(c->hub);
 			reaper_tick(c);
+			expire_queued(c);
 			gateway_ctl_tick(c);
 		}
 	}
@@ -205,5 +267,15 @@ void sched_ask(struct core *c)
 	pthread_mutex_lock(&c->sched_lock);
 	c->sched_asked = true;
 	pthread_cond_signal(&c->sched_wake);
+	pthread_mutex_unlock(&c->sched_lock);
+}
+
+void sched_ask_queued(struct core *c)
+{
+	pthread_mutex_lock(&c->sched_lock);
+	if (!c->sched_full && !c->sched_asked) {
+		c->sched_asked = true;
+		pthread_cond_signal(&c->sched_wake);
+	}
 	pthread_mutex_unlock(&c->sched_lock);
 }

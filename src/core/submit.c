@@ -298,25 +298,23 @@ static enum err_code resolve_source(struct core *c, const struct js *body, struc
 
 struct submit {
 	struct task_row row;
-	struct outbox out;
-	int64_t queued_max;
+	struct task_birth birth;
 };
 
 static enum err_code submit_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct submit *s = arg;
-	struct task_row *t = &s->row;
-	enum err_code rc = task_insert(conn, t, e);
+	return task_insert(conn, &s->birth, e);
+}
+
+static struct js *created_data(const struct task_row *t)
+{
 	struct js *data = js_object();
 	js_set(data, "name", js_string(t->name));
 	js_set(data, "source", js_ref(js_get(t->spec, "source")));
 	js_set_str(data, "agent", js_str(t->spec, "agent_name"));
 	js_set_int(data, "priority", t->priority);
-	if (rc) {
-		js_free(data);
-		return rc;
-	}
-	return event_add(conn, t->id, "task.created", NULL, 0, t->created_by, t->created_at, data, &s->out, e);
+	return data;
 }
 
 static enum err_code resolve(struct core *c, const struct js *body, struct submit *s, struct error *e)
@@ -359,19 +357,22 @@ enum err_code core_submit(struct core *c, const char *who, const struct js *body
 	s.row.created_at = clock_wall_ms();
 	s.row.labels = js_get(body, "labels") ? js_copy(js_get(body, "labels")) : js_object();
 	enum err_code rc = resolve(c, body, &s, e);
-	if (!rc)
+	if (!rc) {
+		task_birth_make(&s.birth, &s.row, created_data(&s.row));
 		rc = db_write(c->db, submit_op, &s, e);
+	}
 	if (!rc) {
 		atomic_fetch_add(&c->submitted, 1);
+		hub_announce(c->hub, s.birth.line);
 		/* A queued task has no directory yet; only a local source has a heartbeat file to write now. */
 		if (js_str(js_get(s.row.spec, "source"), "dir"))
 			taskdir_dirty(c, s.row.id);
 		AUTO_FREE char *dir = core_task_dir(c, s.row.id);
 		s.row.last_seq = 1;
 		*ret_task = task_to_js(&s.row, dir);
-		sched_ask(c);
+		sched_ask_queued(c);
 	}
-	outbox_release(&s.out);
+	task_birth_release(&s.birth);
 	task_row_release(&s.row);
 	return rc;
 }

@@ -185,19 +185,55 @@ int64_t task_age_ms(const struct task_row *t)
 	return str_eq(t->boot, clock_boot_id()) ? clock_mono_ms() - t->created_mono : clock_wall_ms() - t->created_at;
 }
 
-enum err_code task_insert(struct db_conn *c, const struct task_row *t, struct error *e)
+static char *event_line(const char *task, int64_t seq, const char *type, const char *worker, int64_t run_n, const char *actor, int64_t at,
+	struct js *data_taken)
 {
-	AUTO_FREE char *spec = js_dump(t->spec);
-	AUTO_FREE char *labels = js_dump(t->labels);
+	char when[RFC3339_SIZE];
+	clock_rfc3339(at, when);
+	AUTO_JS struct js *event = js_object();
+	js_set_int(event, "seq", seq);
+	js_set_str(event, "at", when);
+	js_set_str(event, "type", type);
+	js_set_str(event, "task", task);
+	js_set(event, "worker", js_string(worker));
+	js_set(event, "run", run_n ? js_int(run_n) : js_null());
+	js_set_str(event, "actor", actor);
+	js_set(event, "data", data_taken ? data_taken : js_object());
+	return js_dump(event);
+}
+
+static enum err_code event_insert(struct db_conn *c, const char *task, int64_t seq, int64_t at, const char *type, const char *line, struct error *e)
+{
+	return db_exec(c, e, "INSERT INTO events(task,seq,at,type,line) VALUES(?1,?2,?3,?4,?5)", "siiss", task, seq, at, type, line);
+}
+
+void task_birth_make(struct task_birth *b, const struct task_row *t, struct js *data_taken)
+{
+	*b = (struct task_birth){ .row = t, .spec = js_dump(t->spec), .labels = js_dump(t->labels),
+		.line = event_line(t->id, 1, "task.created", NULL, 0, t->created_by, t->created_at, data_taken) };
+}
+
+void task_birth_release(struct task_birth *b)
+{
+	free(b->spec);
+	free(b->labels);
+	free(b->line);
+}
+
+enum err_code task_insert(struct db_conn *c, const struct task_birth *b, struct error *e)
+{
+	const struct task_row *t = b->row;
 	enum err_code rc = db_exec(c, e,
 		"INSERT INTO tasks(id,name,project,repo,created_by,session_id,phase,spec,priority,labels,created_at,created_mono,boot,last_seq,run_n)"
-		" VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,0,0)", "ssssssssisiis", t->id, t->name, t->project, t->repo, t->created_by,
-		t->session_id, phase_name(t->phase), spec, t->priority, labels, t->created_at, clock_mono_ms(), clock_boot_id());
+		" VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,1,0)", "ssssssssisiis", t->id, t->name, t->project, t->repo, t->created_by,
+		t->session_id, phase_name(t->phase), b->spec, t->priority, b->labels, t->created_at, clock_mono_ms(), clock_boot_id());
 	if (rc == ERR_CONFLICT) {
 		error_set(e, ERR_CONFLICT, "the name '%s' is taken in this repository", t->name ? t->name : t->id);
 		error_hint(e, "choose another name, or `signalbox rm %s` the old task", t->name ? t->name : t->id);
 	}
-	return rc || t->phase != PHASE_QUEUED ? rc : queue_insert(c, t, 0, e);
+	if (!rc && t->phase == PHASE_QUEUED)
+		rc = queue_insert(c, t, 0, e);
+	return rc ? rc : event_insert(c, t->id, 1, t->created_at, "task.created", b->line, e);
 }
 
 static enum err_code next_seq(struct db_conn *c, const char *task, int64_t *ret, struct error *e)
@@ -238,19 +274,8 @@ enum err_code event_add(struct db_conn *c, const char *task, const char *type, c
 		js_free(data_taken);
 		return rc;
 	}
-	char when[RFC3339_SIZE];
-	clock_rfc3339(at, when);
-	AUTO_JS struct js *event = js_object();
-	js_set_int(event, "seq", seq);
-	js_set_str(event, "at", when);
-	js_set_str(event, "type", type);
-	js_set_str(event, "task", task);
-	js_set(event, "worker", js_string(worker));
-	js_set(event, "run", run_n ? js_int(run_n) : js_null());
-	js_set_str(event, "actor", actor);
-	js_set(event, "data", data_taken ? data_taken : js_object());
-	char *line = js_dump(event);
-	rc = db_exec(c, e, "INSERT INTO events(task,seq,at,type,line) VALUES(?1,?2,?3,?4,?5)", "siiss", task, seq, at, type, line);
+	char *line = event_line(task, seq, type, worker, run_n, actor, at, data_taken);
+	rc = event_insert(c, task, seq, at, type, line, e);
 	if (rc)
 		free(line);
 	else

@@ -42,7 +42,14 @@ MUST_USE enum err_code run_load(struct db_conn *c, const char *id, struct run_ro
 /* `ref` is an id, or a name (then `repo` narrows when not NULL). Several matches: ERR_CONFLICT whose hint lists the ids. */
 MUST_USE enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e);
 
-MUST_USE enum err_code task_insert(struct db_conn *c, const struct task_row *t, struct error *e);
+/* A new task and its first event.  Its texts are made before the transaction: only one transaction writes at a time. */
+struct task_birth {
+	const struct task_row *row;
+	char *spec, *labels, *line;
+};
+void task_birth_make(struct task_birth *b, const struct task_row *t, struct js *data_taken);
+void task_birth_release(struct task_birth *b);
+MUST_USE enum err_code task_insert(struct db_conn *c, const struct task_birth *b, struct error *e);
 /* Appends one event: seq comes from tasks.last_seq in this transaction. `data` is taken. worker may be NULL; run_n 0: none. */
 MUST_USE enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
 	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e);

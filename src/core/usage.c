@@ -75,6 +75,17 @@ static enum err_code offset_op(struct db_conn *c, void *arg, struct error *e)
 	return rc;
 }
 
+/* How the last exchange failed, as the gateway saw it: agents tell it in words of their own, or not at all. */
+static void note_failure(struct js *total, const struct js *line)
+{
+	int64_t status = js_i64(line, "status", 0);
+	const char *error = js_str(line, "error");
+	if (!str_eq(js_str(line, "phase"), "end"))
+		return;
+	js_set(total, "failure", js_string(error));
+	js_set_int(total, "failure_status", error ? status : 0);
+}
+
 static struct js *sum_of(const char *text)
 {
 	struct js *total = js_object();
@@ -83,6 +94,7 @@ static struct js *sum_of(const char *text)
 		AUTO_JS struct js *data = counted(line);
 		if (data)
 			add_exchange(total, data);
+		note_failure(total, line);
 	}
 	return total;
 }

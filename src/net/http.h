@@ -1,7 +1,8 @@
 /* What the server's files share; included in this room alone.
  *
  *   server.c   daemons and their lifetime          request.c  a request from its head to its handler, and its accessors
- *   route.c    which route a path means            reply.c    the one answer        stream.c  answers that take long */
+ *   route.c    which route a path means            reply.c    the one answer        stream.c  answers that take long
+ *   ws.c       requests that become WebSockets     ws_loop.c  the thread that serves those */
 #pragma once
 #include "base/strbuf.h"
 #include "net/server.h"
@@ -59,8 +60,9 @@ struct http_server {
 	atomic_bool quiet, stopping;
 	atomic_size_t bodies_bytes; /* in memory now, against HTTP_BODIES_MAX */
 	atomic_uint_fast64_t requests, connections_now, streams_now, bytes_in, bytes_out;
-	pthread_mutex_t streams_lock; /* guards the list */
+	pthread_mutex_t streams_lock; /* guards the next two */
 	struct http_stream *streams;
+	struct ws_loop *ws; /* NULL until the first WebSocket */
 };
 
 struct http_request {
@@ -84,6 +86,7 @@ struct http_request {
 	int error_status; /* overrides an error's own status; 0 none */
 	bool replied;
 	struct http_stream *stream; /* begun by the handler, to be queued when it has returned */
+	struct ws *ws; /* the WebSocket that it becomes when the 101 has left */
 };
 
 /* route.c */

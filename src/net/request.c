@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/http.h"
+#include "net/ws_loop.h"
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -39,6 +40,8 @@ static void headers_free(struct reply_header *h)
 
 static void request_free(struct http_request *r)
 {
+	if (r->ws)
+		ws_abandon(r->ws);
 	for (size_t i = 0; i < r->n_params; i++)
 		free(r->params[i].value);
 	for (size_t i = 0; i < r->n_query; i++) {

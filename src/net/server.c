@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/http.h"
+#include "net/ws_loop.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -55,7 +56,7 @@ static unsigned flags_of(const struct http_config *cfg)
 	unsigned flags = MHD_USE_ERROR_LOG | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
 	if (cfg->thread_per_connection)
 		return flags | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL_INTERNAL_THREAD;
-	return flags | MHD_USE_EPOLL_INTERNAL_THREAD;
+	return flags | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_UPGRADE;
 }
 
 static enum err_code listener_start(struct http_server *s, struct listener *l, int fd, bool is_unix, struct error *e)
@@ -120,10 +121,15 @@ void http_server_stop(struct http_server *s)
 		return;
 	http_server_quiesce(s);
 	atomic_store(&s->stopping, true);
-	streams_cut(s); /* MHD stops only when nothing is suspended any more */
+	streams_cut(s); /* MHD stops only when nothing is suspended any more, and has its upgraded sockets back */
+	pthread_mutex_lock(&s->streams_lock);
+	struct ws_loop *ws = s->ws; /* none is made any more */
+	pthread_mutex_unlock(&s->streams_lock);
+	ws_loop_stop(ws);
 	for (int i = 0; i < 2; i++)
 		if (s->listeners[i].daemon)
 			MHD_stop_daemon(s->listeners[i].daemon);
+	ws_loop_free(ws);
 	pthread_mutex_destroy(&s->streams_lock);
 	free(s->patterns);
 	free(s->server_name);

@@ -135,8 +135,9 @@ void step_check_time(struct runner *r, int64_t now_ms)
 		step_end(r);
 	} else if (s->deadline_ms && now_ms >= s->deadline_ms) {
 		s->deadline_ms = 0;
-		runner_verdict(r, PHASE_TIMED_OUT, s->deadline_reason, "the %s took longer than its limit of %lld s", s->name,
-			(long long)((now_ms - s->started_ms) / 1000));
+		bool silent = str_eq(s->deadline_reason, "stall_timeout");
+		runner_verdict(r, PHASE_TIMED_OUT, s->deadline_reason, silent ? "the %s was silent for longer than its limit of %.1f s" : "the %s took longer than its limit of %.1f s",
+			s->name, (double)(silent ? runner_limit(r, "stall_timeout") : now_ms - s->started_ms) / 1000);
 		step_end(r);
 	}
 }

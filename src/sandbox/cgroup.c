@@ -402,3 +402,28 @@ void cgroup_remove_by_id(const char *run_id)
 	}
 	cgroup_places_release(&places);
 }
+
+static void list_below(const char *base, uid_t uid, void (*fn)(void *ctx, const char *run_id), void *ctx)
+{
+	AUTO_FREE char *dir = base ? mem_printf("%s/%s%u", base, GROUP_PREFIX, (unsigned)uid) : NULL;
+	DIR *d = dir ? opendir(dir) : NULL;
+	for (struct dirent *entry; d && (entry = readdir(d)) != NULL;)
+		if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+			fn(ctx, entry->d_name);
+	if (d)
+		closedir(d);
+}
+
+void cgroup_list(uid_t uid, void (*fn)(void *ctx, const char *run_id), void *ctx)
+{
+	struct cgroup_places places = { 0 };
+	if (cgroup_places_find(&places, NULL) != ERR_OK)
+		return;
+	for (int t = 0; t < TREE_COUNT; t++) {
+		AUTO_FREE char *parent = places.at[t].own ? file_dirname(places.at[t].own) : NULL;
+		list_below(places.at[t].own, uid, fn, ctx);
+		list_below(parent, uid, fn, ctx);
+		list_below(places.at[t].mount, uid, fn, ctx);
+	}
+	cgroup_places_release(&places);
+}

@@ -57,6 +57,8 @@ void cgroup_usage(struct cgroup *g, struct cgroup_usage *ret);
 void cgroup_close(struct cgroup *g); /* kills, waits until empty (bounded), removes the directories, frees; NULL is fine */
 /* For whoever cleans up after a dead runner: kill and remove by run id; absent is fine. */
 void cgroup_remove_by_id(const char *run_id);
+/* The run ids that have a cgroup of this uid's, of whichever server; one id may come several times (a hierarchy each). */
+void cgroup_list(uid_t uid, void (*fn)(void *ctx, const char *run_id), void *ctx);
 
 struct sandbox_plan {
 	const char *id;			/* run id: for the hostname and messages */

@@ -66,6 +66,7 @@ void agent_free(struct agent *a)
 	free(a->last_message);
 	free(a->error);
 	free(a->progress);
+	free(a->open_command);
 	strbuf_release(&a->pending);
 	free(a);
 }
@@ -90,6 +91,21 @@ void agent_batch_end(struct agent *a)
 bool agent_settled(const struct agent *a)
 {
 	return a->settled;
+}
+
+bool agent_is_working(const struct agent *a)
+{
+	return a && (a->open_command || !a->backend->uses_model);
+}
+
+const char *agent_open_command(const struct agent *a)
+{
+	return a->open_command;
+}
+
+bool agent_uses_model(const struct agent *a)
+{
+	return a->backend->uses_model;
 }
 
 const char *agent_progress(const struct agent *a)

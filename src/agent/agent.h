@@ -71,6 +71,9 @@ MUST_USE enum err_code agent_prepare(struct agent *a, struct agent_launch *ret, 
 void agent_line(struct agent *a, const char *line, size_t len); /* one line of its stdout, without newline */
 void agent_batch_end(struct agent *a);				/* all lines that were there have been given */
 bool agent_settled(const struct agent *a);			/* it said how it ended; the sandbox can go */
+bool agent_is_working(const struct agent *a);			/* a command of its is running (or it is one); not waiting on its model */
+const char *agent_open_command(const struct agent *a);		/* that command, or NULL */
+bool agent_uses_model(const struct agent *a);
 const char *agent_progress(const struct agent *a);		/* one line for people; never NULL */
 /* exit_status: of the process (128+signal), or -1 when it was ended by us after it settled. */
 void agent_finish(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *ret);

@@ -13,12 +13,14 @@ struct agent {
 	char *last_message; /* of the assistant */
 	char *error;	    /* the agent's own words when it failed */
 	char *progress;
+	char *open_command; /* a tool's command that has begun and not ended, or NULL */
 	struct strbuf pending; /* output lines not yet made into an event (command) */
 	bool final_file;	/* the adapter's final answer is in a file of the home */
 };
 
 struct agent_backend {
 	const char *name;
+	bool uses_model; /* between commands it waits on a model */
 	const char *capabilities; /* space-separated words of: resume gates questions todos steer interrupt usage */
 	/* Fills what is missing in the agent's settings and refuses what cannot work here. Server side, any thread. */
 	enum err_code (*check)(struct js *agent, const char *codex_path, struct error *e);

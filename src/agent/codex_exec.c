@@ -125,6 +125,8 @@ static void copy_members(struct js *to, const struct js *from, const char *const
 static void on_command(struct agent *a, const struct js *item, bool done)
 {
 	struct js *o = js_object();
+	free(a->open_command);
+	a->open_command = done ? NULL : mem_strdup(js_str_or(item, "command", ""));
 	js_set_str(o, "id", js_str(item, "id"));
 	agent_set_text(o, "command", js_str_or(item, "command", ""));
 	if (done) {
@@ -357,6 +359,7 @@ void codex_exec_finish(struct agent *a, int exit_status, const char *stderr_tail
 
 const struct agent_backend agent_codex_exec = {
 	.name = "codex-exec",
+	.uses_model = true,
 	.capabilities = "resume todos usage interrupt",
 	.check = codex_check,
 	.prepare = codex_prepare,

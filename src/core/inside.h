@@ -81,6 +81,7 @@ void taskdir_dirty(struct core *c, const char *task_id);
 /* usage.c: what the gateway counted. Adds usage.added events for new exchanges of a run; the sum is for the result. */
 MUST_USE enum err_code usage_pull(struct core *c, const char *run_id, struct js **ret_total, struct error *e);
 char *usage_file(struct core *c, const char *run_id);
+struct js *usage_open_request(struct core *c, const char *run_id); /* {request_id, since, model} of a request that the model has not answered yet, or NULL */
 
 /* reconcile.c: rows, processes, cgroups, directories and mounts are compared, at start and every minute. */
 MUST_USE enum err_code reconcile_start(struct core *c, struct error *e); /* one pass, then the thread */

@@ -65,9 +65,13 @@ enum err_code core_task(struct core *c, const char *ref, const char *repo, struc
 {
 	struct look l = { .core = c, .ref = ref, .repo = repo };
 	enum err_code rc = db_read(c->db, show_op, &l, e);
-	if (!rc)
-		*ret = l.out;
-	return rc;
+	if (rc)
+		return rc;
+	const char *run = js_str(js_get(l.out, "run"), "id");
+	if (run && str_eq(js_str(l.out, "phase"), "running"))
+		js_set(l.out, "model_request", usage_open_request(c, run));
+	*ret = l.out;
+	return ERR_OK;
 }
 
 static enum err_code resolve_op(struct db_conn *conn, void *arg, struct error *e)

@@ -125,3 +125,29 @@ enum err_code usage_pull(struct core *c, const char *run_id, struct js **ret_tot
 		*ret_total = sum_of(strbuf_str(&text));
 	return rc;
 }
+
+#define OPEN_TAIL ((size_t)256 << 10)
+
+struct js *usage_open_request(struct core *c, const char *run_id)
+{
+	AUTO_FREE char *path = usage_file(c, run_id);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || !st.st_size)
+		return NULL;
+	off_t from = st.st_size > (off_t)OPEN_TAIL ? st.st_size - (off_t)OPEN_TAIL : 0;
+	AUTO_FREE char *tail = mem_alloc(OPEN_TAIL + 1);
+	ssize_t n = pread(fd, tail, OPEN_TAIL, from);
+	while (n > 0 && tail[n - 1] == '\n')
+		tail[--n] = 0;
+	const char *line = n > 0 ? memrchr(tail, '\n', (size_t)n) : NULL;
+	line = line ? line + 1 : tail;
+	AUTO_JS struct js *last = n > 0 ? js_parse(line, strlen(line), NULL) : NULL;
+	if (!str_eq(js_str(last, "phase"), "start"))
+		return NULL;
+	struct js *o = js_object();
+	js_set_str(o, "request_id", js_str(last, "request_id"));
+	js_set_str(o, "since", js_str(last, "at"));
+	js_set_str(o, "model", js_str(last, "model"));
+	return o;
+}

@@ -21,6 +21,9 @@ static void sink_event(void *ctx, const char *type, struct js *data_taken)
 	if (str_eq(type, "run.session"))
 		result_save_session(r, js_str(data_taken, "session"));
 	runner_event(r, type, "agent", data_taken);
+	int64_t soon = r->last_beat_ms + RUNNER_BEAT_SOON_MS;
+	if (r->next_beat_ms > soon) /* what it is doing has changed */
+		r->next_beat_ms = soon;
 }
 
 static void sink_live(void *ctx, const char *type, struct js *data_taken)
@@ -55,10 +58,16 @@ static void keep_raw(struct runner *r, const char *data, size_t n)
 	r->dropped_bytes += (int64_t)(n - kept);
 }
 
+void agent_touch(struct runner *r)
+{
+	if (!r->step.interrupted && !agent_settled(r->agent))
+		r->step.deadline_ms = clock_mono_ms() + runner_limit(r, "stall_timeout");
+}
+
 static void touch_stall(struct runner *r)
 {
 	r->last_line_ms = clock_mono_ms();
-	r->step.deadline_ms = r->last_line_ms + runner_limit(r, "stall_timeout");
+	agent_touch(r);
 }
 
 static void on_agent_output(struct runner *r, const char *data, size_t n)

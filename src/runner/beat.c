@@ -24,6 +24,30 @@ static void set_age(struct js *o, const char *key, int64_t since_mono_ms)
 	js_set_str(o, key, text);
 }
 
+/* One cause with its evidence: what a person would want to know who asks "what is it doing?". */
+static void add_cause(const struct runner *r, struct js *o)
+{
+	const char *cause = phase_name(r->phase), *command = NULL;
+	bool running = r->phase == PHASE_RUNNING && r->agent && r->step.active;
+	int64_t since = r->last_line_ms ? r->last_line_ms : r->agent_started_ms;
+	if (running) {
+		command = agent_open_command(r->agent);
+		cause = command || !agent_uses_model(r->agent) ? "running" : "waiting on model";
+		if (r->verdict.set && str_eq(r->verdict.reason, "stall_timeout"))
+			cause = "stalled";
+	}
+	js_set_str(o, "cause", cause);
+	js_set_str(o, "command", command);
+	if (running && since)
+		js_set_int(o, "since_ms", clock_mono_ms() - since);
+	if (running && r->pulse.at_ms) {
+		js_set_int(o, "processes", r->pulse.processes);
+		js_set_int(o, "cpu_ms", r->pulse.cpu_ms);
+		js_set_int(o, "busiest_pid", r->pulse.pid);
+		js_set_str(o, "busiest", r->pulse.name);
+	}
+}
+
 struct js *beat_make(struct runner *r)
 {
 	struct js *o = js_object();
@@ -31,6 +55,8 @@ struct js *beat_make(struct runner *r)
 	clock_rfc3339(clock_wall_ms(), now);
 	js_set_str(o, "alive", now);
 	set_age(o, "last_byte", r->last_line_ms ? r->last_line_ms : r->agent_started_ms);
+	set_age(o, "last_progress", r->pulse.busy_at_ms > r->last_line_ms ? r->pulse.busy_at_ms : r->last_line_ms);
+	add_cause(r, o);
 	js_set_str(o, "phase", phase_name(r->phase));
 	js_set_str(o, "progress", progress_of(r));
 	js_set_int(o, "output_bytes", r->out_bytes);

@@ -21,6 +21,8 @@
 #define SECRETS_MAX ((size_t)8 << 10)
 #define HAND_IN_AWAY_MS 3000   /* the server is away at the end: it will read the spool from disk */
 #define HAND_IN_MAX_MS 30000
+#define RUNNER_PULSE_MIN_MS 500
+#define RUNNER_PULSES_PER_STALL 4 /* looks at the processes within one stall limit, so that work is seen before it is called silence */
 #define POLL_FDS 8
 
 void runner_verdict(struct runner *r, enum phase phase, const char *reason, const char *fmt, ...)
@@ -186,7 +188,15 @@ static void check_time(struct runner *r, int64_t now)
 	if (now >= r->next_beat_ms) {
 		beat_write(r);
 		link_want_beat(r);
+		r->last_beat_ms = now;
 		r->next_beat_ms = now + RUNNER_BEAT_MS;
+	}
+	if (now >= r->next_pulse_ms) {
+		int64_t before = r->pulse.busy_at_ms, stall = runner_limit(r, "stall_timeout") / RUNNER_PULSES_PER_STALL;
+		pulse_take(r, now);
+		if (r->pulse.busy_at_ms != before && agent_is_working(r->agent)) /* a long compilation is silent, and no stall */
+			agent_touch(r);
+		r->next_pulse_ms = now + (stall < RUNNER_PULSE_MIN_MS ? RUNNER_PULSE_MIN_MS : min64(stall, RUNNER_BEAT_MS));
 	}
 	if (now >= r->run_deadline_ms)
 		run_too_long(r);
@@ -199,7 +209,7 @@ static void check_time(struct runner *r, int64_t now)
 
 static int poll_timeout(struct runner *r, int64_t now)
 {
-	int64_t next = min64(r->next_beat_ms, link_next_ms(r));
+	int64_t next = min64(min64(r->next_beat_ms, r->next_pulse_ms), link_next_ms(r));
 	const struct step *s = &r->step;
 	if (s->active && s->deadline_ms)
 		next = min64(next, s->deadline_ms);

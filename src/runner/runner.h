@@ -22,6 +22,7 @@
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
 #define RUNNER_BEAT_MS 10000
+#define RUNNER_BEAT_SOON_MS 1000 /* changes of the cause come together */
 #define RUNNER_SETTLE_GRACE_MS 500   /* an agent that has said how it ended may still close its files */
 #define RUNNER_CANCEL_GRACE_MS 5000  /* between INT and KILL */
 #define RUNNER_STEP_PIPE_READ ((size_t)64 << 10)
@@ -47,6 +48,15 @@ struct step {
 	int64_t started_ms, deadline_ms, kill_at_ms; /* monotonic; 0: none */
 	const char *deadline_reason;
 	bool interrupted;	 /* asked to end; kill_at_ms is set */
+};
+
+/* Of the run's processes, as the kernel counts them. */
+struct pulse {
+	int64_t at_ms, busy_at_ms; /* monotonic: last look; last look that found them busy */
+	int64_t ticks, cpu_ms;
+	int processes;
+	pid_t pid;     /* the one with the most CPU time ... */
+	char name[17]; /* ... and its name */
 };
 
 struct verdict {
@@ -92,7 +102,9 @@ struct runner {
 	struct agent_outcome outcome;
 	int agent_status;
 	bool agent_ran;
-	int64_t agent_started_ms, last_line_ms, next_beat_ms, run_deadline_ms;
+	struct pulse pulse;
+	int64_t next_pulse_ms;
+	int64_t agent_started_ms, last_line_ms, next_beat_ms, last_beat_ms, run_deadline_ms;
 	char *setup_script; /* host path of the script to run, NULL: none */
 
 	struct js *changes; /* the diff's summary */
@@ -164,6 +176,11 @@ void link_turn(struct runner *r, const struct pollfd *fds, int n, int64_t now_ms
 int64_t link_next_ms(const struct runner *r);			     /* when it wants to be called again; monotonic, INT64_MAX: never */
 bool link_is_away(const struct runner *r);			     /* the server does not answer now */
 void link_want_beat(struct runner *r);
+
+/* pulse.c */
+void pulse_take(struct runner *r, int64_t now_ms);
+/* agent_step.c: something happened that is not silence */
+void agent_touch(struct runner *r);
 
 /* beat.c */
 struct js *beat_make(struct runner *r);

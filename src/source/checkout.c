@@ -300,6 +300,17 @@ static enum err_code make_locked(struct tree *t, struct js **ret_facts, bool *re
 	return code;
 }
 
+static void tell(const struct tree *t, struct js *facts, bool reused, struct js *result)
+{
+	utimensat(AT_FDCWD, t->lock, NULL, 0); /* last use, for whoever makes room in the cache */
+	for (size_t i = 0; i < js_len(js_get(facts, "warnings")); i++)
+		js_push(js_get(result, "warnings"), js_ref(js_at(js_get(facts, "warnings"), i)));
+	js_del(facts, "warnings");
+	js_merge(result, facts);
+	js_set_str(result, "checkout", t->path);
+	js_set_bool(result, "reused", reused);
+}
+
 enum err_code checkout_make(const struct checkout_job *job, struct js *result, struct error *e)
 {
 	AUTO(tree_release) struct tree t = { .files = 0 };
@@ -310,12 +321,19 @@ enum err_code checkout_make(const struct checkout_job *job, struct js *result, s
 	reused = read_record(&t, &facts);
 	if (!reused)
 		TRY(make_locked(&t, &facts, &reused, e));
-	utimensat(AT_FDCWD, t.lock, NULL, 0); /* last use, for whoever makes room in the cache */
-	for (size_t i = 0; i < js_len(js_get(facts, "warnings")); i++)
-		js_push(js_get(result, "warnings"), js_ref(js_at(js_get(facts, "warnings"), i)));
-	js_del(facts, "warnings");
-	js_merge(result, facts);
-	js_set_str(result, "checkout", t.path);
-	js_set_bool(result, "reused", reused);
+	tell(&t, facts, reused, result);
 	return ERR_OK;
+}
+
+bool checkout_find(const struct checkout_job *job, struct js *result)
+{
+	AUTO(tree_release) struct tree t = { .files = 0 };
+	AUTO_JS struct js *facts = NULL;
+	bool found;
+
+	tree_init(&t, job);
+	found = read_record(&t, &facts);
+	if (found)
+		tell(&t, facts, true, result);
+	return found;
 }

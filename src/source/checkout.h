@@ -18,3 +18,5 @@ struct checkout_job {
 
 /* Adds checkout, tree, files, bytes, reused to `result`. */
 MUST_USE enum err_code checkout_make(const struct checkout_job *job, struct js *result, struct error *e);
+/* The same when it is there already; makes nothing, starts nothing. */
+bool checkout_find(const struct checkout_job *job, struct js *result);

@@ -26,6 +26,9 @@
 #include "base/js.h"
 
 int source_fetch_main(void); /* `signalbox fetch` */
+/* The result that a fetch would give, when everything is cached and nobody has to be asked: a git source with a full commit id as its
+ * ref, or a snapshot. No process is started, no git is run. */
+bool source_peek(const struct js *source, const char *cache, struct js **ret_result);
 
 /* The key by which tasks of one repository are counted together: normalised URL without credentials, or the real path. */
 MUST_USE enum err_code source_repo_key(const struct js *source, char **ret, struct error *e);

@@ -106,7 +106,7 @@ static void plan_fill(const struct opt_value *v, struct sandbox_plan *p)
 
 static const char *const *environment_make(const struct opt_value *v)
 {
-	static const char *const usual[] = { "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" SANDBOX_HOME, "LANG=C.UTF-8", "TMPDIR=/tmp" };
+	static const char *const usual[] = { "PATH=/usr/local/bin:/usr/bin:/bin", ("HOME=" SANDBOX_HOME), "LANG=C.UTF-8", "TMPDIR=/tmp" };
 	const char **env = mem_alloc((ARRAY_SIZE(usual) + OPT_LIST_MAX + 1) * sizeof *env);
 	size_t n = 0;
 

@@ -62,4 +62,7 @@ void api_version(struct http_request *r, void *ctx);
 void api_doctor(struct http_request *r, void *ctx);
 void api_reconcile(struct http_request *r, void *ctx);
 void api_agents(struct http_request *r, void *ctx);
+void api_ws(struct http_request *r, void *ctx);
+void api_post_external(struct http_request *r, void *ctx);
+void api_get_external(struct http_request *r, void *ctx);
 void api_runner_events(struct http_request *r, void *ctx);

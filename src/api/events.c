@@ -31,9 +31,9 @@ static void feed_line(void *ctx, int64_t seq, const char *line)
 		strbuf_addf(&f->out, "id: %lld\ndata: ", (long long)seq);
 	strbuf_adds(&f->out, line);
 	strbuf_adds(&f->out, f->sse ? "\n\n" : "\n");
-	if (strstr(line, "\"type\":\"task.done\""))
+	if (core_line_is(line, "task.done\""))
 		f->over = true;
-	else if (strstr(line, "\"type\":\"task.retried\""))
+	else if (core_line_is(line, "task.retried\""))
 		f->over = false;
 }
 
@@ -109,7 +109,10 @@ static void feed_fill(struct feed *f)
 {
 	bool gap = false;
 	if (f->caught_up) {
-		hub_read(f->sub, f->cursor, FEED_PAGE, feed_line, f, &gap);
+		if (f->sse)
+			f->cursor = hub_read_frames(f->sub, f->cursor, FEED_PAGE, &f->out, &f->over, &gap);
+		else
+			hub_read(f->sub, f->cursor, FEED_PAGE, feed_line, f, &gap);
 		hub_read_live(f->sub, feed_live, f);
 		f->caught_up = !gap;
 	}

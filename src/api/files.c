@@ -41,7 +41,7 @@ static void reply_file(struct http_request *r, int dir, const char *rel, const c
 	struct error e = ERROR_INIT;
 	struct stat st;
 	int fd = -1;
-	if (!file_name_is_inside(rel) || file_open_beneath(dir, rel, O_RDONLY, &fd, &e) || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+	if (!file_name_is_inside(rel) || file_open_beneath(dir, rel, O_RDONLY | O_NONBLOCK, &fd, &e) || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
 		if (fd >= 0)
 			close(fd);
 		error_set(&e, ERR_NOT_FOUND, "the task has no %s", what);
@@ -109,6 +109,8 @@ static void list_dir(int dir, const char *rel, const char *prefix, struct js *li
 		return;
 	DIR *d = fdopendir(fd);
 	struct stat st;
+	if (!d)
+		close(fd);
 	for (struct dirent *entry; d && (entry = readdir(d)) && js_len(list) < ARTIFACTS_MAX;) {
 		if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
 			continue;
@@ -149,7 +151,7 @@ void api_get_artifact(struct http_request *r, void *ctx)
 	AUTO_FREE char *of_run = mem_printf("%s/artifacts/%s", run ? run : "-", path);
 	AUTO_FREE char *of_task = mem_printf("artifacts/%s", path);
 	AUTO_CLOSE int there = -1;
-	bool in_task = file_name_is_inside(of_task) && file_open_beneath(dir, of_task, O_RDONLY, &there, NULL) == ERR_OK;
+	bool in_task = file_name_is_inside(of_task) && file_open_beneath(dir, of_task, O_RDONLY | O_NONBLOCK, &there, NULL) == ERR_OK;
 	AUTO_FREE char *what = mem_printf("artifact '%.200s'", path);
 	reply_file(r, dir, in_task ? of_task : of_run, what);
 }

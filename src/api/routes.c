@@ -4,6 +4,7 @@
 #define TASK_BODY_MAX ((size_t)4 << 20)
 #define RUNNER_BODY_MAX ((size_t)16 << 20)
 #define SMALL_BODY_MAX ((size_t)64 << 10)
+#define EXTERNAL_BODY_MAX ((size_t)1 << 20)
 
 const struct http_route api_routes[] = {
 	{ "POST", "/v1/tasks", api_post_task, ROUTE_USER, TASK_BODY_MAX, "Submit a task; answers when it is durable" },
@@ -19,6 +20,9 @@ const struct http_route api_routes[] = {
 	{ "GET", "/v1/tasks/{task}/artifacts", api_list_artifacts, ROUTE_USER, 0, "Files handed in" },
 	{ "GET", "/v1/tasks/{task}/artifacts/{path*}", api_get_artifact, ROUTE_USER, 0, "One of them" },
 	{ "GET", "/v1/runs/{run}", api_get_run, ROUTE_USER, 0, "One run" },
+	{ "GET", "/v1/ws", api_ws, ROUTE_USER, 0, "The real-time channel: a WebSocket, subprotocol signalbox.v1" },
+	{ "POST", "/v1/external", api_post_external, ROUTE_USER, EXTERNAL_BODY_MAX, "One message of an agent that Signalbox did not start, as on the channel" },
+	{ "GET", "/v1/external", api_get_external, ROUTE_USER, 0, "Agents that Signalbox did not start, and state files that could not be followed" },
 	{ "GET", "/v1/agents", api_agents, ROUTE_USER, 0, "Adapters and what each can do" },
 	{ "GET", "/v1/reconcile", api_reconcile, ROUTE_USER, 0, "What the last comparisons of rows, processes and directories found" },
 	{ "GET", "/v1/doctor", api_doctor, ROUTE_USER, 0, "What the server needs, and whether it has it" },

@@ -1,6 +1,7 @@
 /* Tasks and runs over HTTP. */
 #include "api/api.h"
 #include "base/cleanup.h"
+#include <string.h>
 
 #define LIST_DEFAULT 50
 
@@ -48,9 +49,11 @@ void api_get_task(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
-	struct js *task = NULL;
-	enum err_code rc = core_task(a->core, http_param(r, "task"), http_query(r, "repo"), &task, &e);
-	answer(r, rc, 200, task, &e);
+	AUTO_FREE char *text = NULL;
+	if (core_task_text(a->core, http_param(r, "task"), http_query(r, "repo"), &text, &e))
+		http_reply_error(r, &e);
+	else
+		http_reply(r, 200, "application/json", text, strlen(text));
 }
 
 void api_delete_task(struct http_request *r, void *ctx)

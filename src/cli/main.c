@@ -45,6 +45,12 @@ static const char wait_details[] =
 	"--for terminal waits through questions to a human. The exit status is the first unhappy task's outcome;\n"
 	"8 when --timeout (default 1h) is up, the tasks go on.";
 static const char logs_details[] = "WHICH is agent (default: messages, commands and their output), prompt, setup, response or diff.";
+static const char report_details[] =
+	"  register TASK          it lives from now on; heartbeat, progress, complete, error or canceled follow\n"
+	"  heartbeat TASK [TEXT]  a sign of life; without one for a minute the task ends as lost\n"
+	"  progress TASK TEXT     complete TASK [SUMMARY]     error TASK TEXT     canceled TASK\n"
+	"  run -- COMMAND...      runs a command and reports for it; its exit status is ours\n"
+	"The exit status is 3 when somebody has asked the task to end: stop then, and say canceled.";
 static const char apply_details[] =
 	"Applies the task's diff to the directory it came from, or to the current directory, or to --dir.\n"
 	"Nothing is changed when any part does not fit; the exit status is 6 then.";
@@ -56,6 +62,7 @@ const struct command commands[] = {
 	{ "start", GROUP_WORK, "PROMPT", 0, 1, "submit a task; print id, session id and URL", run_details, submit_options, cmd_start, NULL },
 	{ "wait", GROUP_WORK, "TASK...", 1, ARGS_ANY, "block until tasks are done", wait_details, wait_options, cmd_wait, NULL },
 	{ "cancel", GROUP_WORK, "TASK...", 1, ARGS_ANY, "stop tasks; what was done so far is kept", NULL, NULL, cmd_cancel, NULL },
+	{ "report", GROUP_WORK, "VERB [TASK] [TEXT]", 1, ARGS_ANY, "tell how an agent fares that Signalbox did not start", report_details, report_options, cmd_report, NULL },
 	{ "ls", GROUP_LOOK, "", 0, 0, "list tasks, newest first", NULL, ls_options, cmd_ls, NULL },
 	{ "show", GROUP_LOOK, "TASK", 1, 1, "everything about one task", NULL, NULL, cmd_show, NULL },
 	{ "logs", GROUP_LOOK, "TASK [WHICH]", 1, 2, "what the agent said and ran", logs_details, logs_options, cmd_logs, NULL },

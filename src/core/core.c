@@ -6,7 +6,9 @@
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "core/external.h"
 #include "core/inside.h"
+#include "core/shown.h"
 #include "core/migrations.h"
 #include "core/paths.h"
 #include <poll.h>
@@ -121,11 +123,14 @@ enum err_code core_open(const struct core_options *o, struct core **ret, struct 
 	c->socket = paths_socket(c->runtime);
 	c->runner_socket = file_join(c->runtime, "runner.sock");
 	pthread_mutex_init(&c->sched_lock, NULL);
+	pthread_mutex_init(&c->launching, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->sched_wake, &attr);
+	pthread_cond_init(&c->snapshot_left, &attr);
 	pthread_condattr_destroy(&attr);
 	c->hub = hub_new();
+	c->shown = shown_new();
 	enum err_code rc = sodium_init() < 0 ? error_set(e, ERR_INTERNAL, "libsodium does not start") : ERR_OK;
 	if (!rc)
 		rc = open_parts(c, o, e);
@@ -139,6 +144,8 @@ enum err_code core_open(const struct core_options *o, struct core **ret, struct 
 enum err_code core_start(struct core *c, struct error *e)
 {
 	enum err_code rc = taskdir_start(c, e);
+	if (!rc)
+		rc = external_start(c, e);
 	if (!rc)
 		rc = gateway_ctl_start(c, e);
 	if (!rc)
@@ -178,12 +185,14 @@ void core_close(struct core *c)
 	if (!c)
 		return;
 	sched_stop(c);
+	external_stop(c);
 	reconcile_stop(c);
 	reaper_stop(c);
 	taskdir_stop(c);
 	gateway_ctl_stop(c);
 	db_close(c->db);
 	hub_free(c->hub);
+	shown_free(c->shown);
 	conf_free(c->config);
 	sodium_memzero(c->token_key, sizeof(c->token_key));
 	free(c->data);
@@ -196,7 +205,9 @@ void core_close(struct core *c)
 	if (c->lock_fd >= 0)
 		close(c->lock_fd);
 	pthread_mutex_destroy(&c->sched_lock);
+	pthread_mutex_destroy(&c->launching);
 	pthread_cond_destroy(&c->sched_wake);
+	pthread_cond_destroy(&c->snapshot_left);
 	free(c);
 }
 
@@ -302,6 +313,7 @@ void core_metrics(struct core *c, struct strbuf *out)
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name, rows[i].v);
 	reconcile_metrics(c, out);
+	external_metrics(c, out);
 	if (db_read(c->db, gauge_op, out, &e))
 		log_warn("metrics: %s", e.text);
 }

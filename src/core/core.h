@@ -38,6 +38,8 @@ void core_metrics(struct core *c, struct strbuf *out);
 
 MUST_USE enum err_code core_submit(struct core *c, const char *who, const struct js *body, struct js **ret_task, struct error *e);
 MUST_USE enum err_code core_task(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e);
+/* The same as JSON text, cheap for those who ask again and again; the caller frees. */
+MUST_USE enum err_code core_task_text(struct core *c, const char *ref, const char *repo, char **ret, struct error *e);
 struct task_filter { const char *state, *label, *after, *repo; int64_t limit; };
 MUST_USE enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e);
 MUST_USE enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e);
@@ -51,6 +53,13 @@ char *core_task_dir(struct core *c, const char *task_id); /* the caller frees */
 /* A page of event lines with seq > after; fn per line. *ret_head is the task's last seq, *ret_terminal whether it has ended. */
 MUST_USE enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e);
+
+/* Whether the line is an event whose type begins so ("run."); with a closing quote ("task.done\"") it is that type. Data may hold anything. */
+bool core_line_is(const char *line, const char *type);
+
+/* The last seq of each task that lives, and of each whose id is greater than `younger_than` (NULL: none): id -> seq, into heads; at most HEADS_MAX. */
+#define HEADS_MAX 16384
+MUST_USE enum err_code core_heads(struct core *c, const char *younger_than, struct js *heads, struct error *e);
 
 /* The runner's protocol. `token` is the run's. */
 MUST_USE enum err_code core_ingest(struct core *c, const char *run_id, const char *token, const struct js *body, struct js **ret, struct error *e);

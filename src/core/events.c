@@ -1,4 +1,5 @@
 /* Reading the log: pages of event lines from the database. */
+#include "base/cleanup.h"
 #include "core/inside.h"
 #include <string.h>
 
@@ -53,6 +54,47 @@ enum err_code core_events(struct core *c, const char *task_id, int64_t after, in
 		*ret_over = p.over;
 	}
 	return rc;
+}
+
+/* The type stands before the data, so the first member of that name is the event's own. */
+bool core_line_is(const char *line, const char *type)
+{
+	static const char member[] = "\"type\":\"";
+	const char *at = strstr(line, member);
+	return at && strncmp(at + sizeof(member) - 1, type, strlen(type)) == 0;
+}
+
+struct heads {
+	const char *younger_than;
+	struct js *heads;
+};
+
+static enum err_code heads_op(struct db_conn *c, void *arg, struct error *e)
+{
+	static const char *const queries[] = {
+		"SELECT id, last_seq FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND ?1 IS ?1",
+		"SELECT id, last_seq FROM tasks WHERE id>?1",
+	};
+	const struct heads *h = arg;
+	enum err_code rc = ERR_OK;
+	for (size_t i = 0; !rc && i < (h->younger_than ? ARRAY_SIZE(queries) : 1); i++) {
+		struct db_stmt *s;
+		bool row = false;
+		rc = db_prepare(c, queries[i], &s, e);
+		if (rc)
+			return rc;
+		db_bind_text(s, 1, h->younger_than);
+		while (js_len(h->heads) < HEADS_MAX && !(rc = db_step(s, &row, e)) && row)
+			js_set_int(h->heads, db_text(s, 0), db_int(s, 1));
+		db_done(s);
+	}
+	return rc;
+}
+
+enum err_code core_heads(struct core *c, const char *younger_than, struct js *heads, struct error *e)
+{
+	struct heads h = { .younger_than = younger_than, .heads = heads };
+	return db_read(c->db, heads_op, &h, e);
 }
 
 void core_publish(struct core *c, const struct outbox *out)

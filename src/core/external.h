@@ -27,6 +27,7 @@ MUST_USE enum err_code external_start(struct core *c, struct error *e);
 void external_stop(struct core *c);
 void external_tick(struct core *c);
 bool external_is(const struct task_row *t);
+void external_metrics(struct core *c, struct strbuf *out);
 void external_write_state(struct core *c, const struct task_row *t, const char *dir); /* the record's thread, for taskdir.c */
 void external_asked_to_end(struct core *c, const char *task_id); /* somebody canceled it: its agent shall hear of it */
 

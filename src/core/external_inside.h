@@ -1,4 +1,4 @@
-/* What the files about external tasks share: external.c, external_db.c, external_files.c. */
+/* What the files about external tasks share: external.c, external_db.c, external_message.c, external_files.c, external_record.c. */
 #pragma once
 #include "core/external.h"
 #include "core/inside.h"
@@ -33,6 +33,9 @@ MUST_USE enum err_code external_check_result(const struct js *result, const char
 /* external.c: the table of those that live.  age_ms: since the last sign of life. */
 void external_know(struct core *c, const char *id, const char *name, const char *session, const char *file, int64_t age_ms);
 void external_beat(struct core *c, const char *id, int64_t age_ms);
+/* A word from the agent of `ref` (an id, or the name it registered under; session NULL: any). */
+enum heard { HEARD, HEARD_OF_FILE, HEARD_NOBODY };
+enum heard external_hear(struct core *c, const char *ref, const char *session, char ret_id[ID_SIZE], char **ret_name, bool *ret_interrupt);
 void external_forget(struct core *c, const char *id);
 bool external_is_known(struct core *c, const char *id);
 size_t external_count(struct core *c);

@@ -183,6 +183,9 @@ static enum err_code take_event(struct db_conn *c, struct batch *b, const struct
 		return take_phase(c, b, r, data, at, e);
 	if (str_eq(type, "run.result"))
 		return take_result(c, b, r, data, at, e);
+	/* The task's own moves, gates and counts are the server's to tell. */
+	if (!type[0] || str_starts(type, "task.") || str_starts(type, "gate.") || str_starts(type, "usage.") || str_eq(type, "run.ended"))
+		return error_set(e, ERR_INVALID, "an event of type '%.40s' does not come from a runner", type);
 	const char *actor = str_eq(js_str(line, "actor"), "agent") ? "agent" : "runner";
 	enum err_code rc = str_eq(type, "workspace.fetched") ? take_fetched(c, r, data, e) : ERR_OK;
 	if (rc)
@@ -289,6 +292,8 @@ enum err_code core_ingest(struct core *c, const char *run_id, const char *token,
 	if (rc)
 		return rc;
 	reaper_beat(c, run_id);
+	if (b.beat && c->root) /* the heartbeat file in a repository is ours to write then */
+		taskdir_dirty(c, b.task);
 	publish_live(c, b.task, js_get(body, "live"));
 	*ret = js_object();
 	js_set_int(*ret, "acked", b.acked);
@@ -390,10 +395,11 @@ enum err_code ingest_spool(struct core *c, const char *run_id, bool *ret_ended, 
 	*ret_ended = phase_is_terminal(r.phase);
 	if (*ret_ended)
 		return ERR_OK;
-	AUTO_FREE char *dir = launch_run_dir(c, r.task, r.worker, r.n);
-	AUTO_FREE char *path = file_join(dir, "spool.jsonl");
+	AUTO_CLOSE int dir = -1;
 	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SPOOL_MAX);
-	rc = file_read(path, SPOOL_MAX, &text, e);
+	rc = launch_open_run_dir(c, r.task, r.worker, r.n, &dir, e);
+	if (!rc)
+		rc = file_read_at(dir, "spool.jsonl", SPOOL_MAX, &text, e);
 	if (rc == ERR_NOT_FOUND)
 		return ERR_OK; /* it died before its first word */
 	return rc ? rc : take_spool(c, &r, &text, ret_ended, e);

@@ -12,17 +12,21 @@
 #define SCHED_TICK_MS 1000
 #define BEAT_INTERVAL_MS 10000
 #define SERVER_ACTOR "signalbox"
+#define TASK_DELETED ".deleted" /* in a task's directory before its rows go: what is left of it is no record to import */
 
 struct reaper;
 struct taskdirs;
 struct gateway_ctl;
+struct shown;
 struct reconcile;
+struct externals;
 
 struct core {
 	char *data, *runtime, *socket, *runner_socket, *runner_path, *init_path, *exe;
 	struct conf *config;
 	struct db *db;
 	struct hub *hub;
+	struct shown *shown;
 	int lock_fd;
 	bool root;
 	uid_t uid; /* the sandboxes' identity */
@@ -34,24 +38,38 @@ struct core {
 	struct taskdirs *taskdirs;
 	struct gateway_ctl *gateway;
 	struct reconcile *reconcile;
+	struct externals *externals;
 
 	pthread_mutex_t sched_lock; /* guards the next five */
 	pthread_cond_t sched_wake;
 	bool sched_asked, sched_stop, draining;
 	bool sched_full; /* the last look found every place taken; whoever frees one asks */
-	int snapshots_now;
+	int snapshots_now, snapshots_waiting;
+	pthread_cond_t snapshot_left; /* with sched_lock */
 	pthread_t sched_thread;
 	bool sched_running;
+	/* Held from a run's claim until its runner is watched, by whoever looks for runs that nobody watches, and by whoever takes a worker's
+	 * directories away: a run is started once, and a workspace is not removed under one.  Before the reaper's lock. */
+	pthread_mutex_t launching;
 
 	atomic_ullong pulse, submitted, started, ended, lost, ingested;
 };
 
 /* launch.c: the task directory and the runner. */
-MUST_USE enum err_code launch_run(struct core *c, const char *run_id, struct error *e);
+/* What opens the server to a run's runner: it gets the text through a pipe, the database has the hash. */
+struct run_token {
+	char *text, hash[65];
+};
+void run_token_make(struct run_token *t);
+void run_token_release(struct run_token *t);
+/* `token` is the one whose hash the claim has written; NULL: a new one takes its place. */
+MUST_USE enum err_code launch_run(struct core *c, const char *run_id, const struct run_token *token, struct error *e);
 char *launch_run_dir(struct core *c, const char *task, const char *worker, int64_t n);
+/* Its parts from the worker's directory on belong to the sandboxes' identity: no link is followed on the way. */
+MUST_USE enum err_code launch_open_run_dir(struct core *c, const char *task, const char *worker, int64_t n, int *ret_fd, struct error *e);
 /* One workspace per worker, kept between its runs. */
 char *launch_work_dir(struct core *c, const char *task, const char *worker);
-/* After a runner's end: its cgroup; and, when the task is over and the workspace saved, the work directory. Lets the task's next run begin. */
+/* After a runner's end: when the task is over and the workspace saved, the work directory. Then lets the task's next run begin. */
 void launch_clean_up(struct core *c, const char *run_id);
 
 /* sched.c */
@@ -77,6 +95,9 @@ MUST_USE enum err_code ingest_lost(struct core *c, const char *run_id, const cha
 MUST_USE enum err_code taskdir_start(struct core *c, struct error *e);
 void taskdir_stop(struct core *c);
 void taskdir_dirty(struct core *c, const char *task_id);
+void taskdir_dirty_whole(struct core *c, const char *task_id); /* its files may be behind its log */
+bool taskdir_is_whole(const char *dir, int64_t completed_at); /* an ended task's files were written after its end */
+void taskdir_hold(struct core *c, bool hold); /* between true and false no task's files are written */
 
 /* usage.c: what the gateway counted. Adds usage.added events for new exchanges of a run; the sum is for the result. */
 MUST_USE enum err_code usage_pull(struct core *c, const char *run_id, struct js **ret_total, struct error *e);

@@ -9,6 +9,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "core/inside.h"
+#include "source/source.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -34,20 +35,51 @@ char *launch_work_dir(struct core *c, const char *task, const char *worker)
 	return mem_printf("%s/work/%s.%s", c->data, task, worker);
 }
 
+/* Only where everything above `path` is the server's own. */
 static enum err_code own_dir(struct core *c, const char *path, mode_t mode, struct error *e)
 {
 	enum err_code rc = file_mkdirs(path, mode, e);
-	if (!rc && c->root && chown(path, c->uid, c->gid) < 0)
+	if (!rc && c->root && lchown(path, c->uid, c->gid) < 0)
 		rc = error_errno(e, "give '%s' to uid %u", path, (unsigned)c->uid);
 	return rc;
 }
 
+/* Below a directory that the sandboxes' identity owns: what it may have put there (a link to /etc) is not followed, and only what was
+ * opened is given away. */
+static enum err_code own_dir_at(struct core *c, int dir, const char *name, mode_t mode, int *ret_fd, struct error *e)
+{
+	AUTO_CLOSE int fd = -1;
+	if (mkdirat(dir, name, mode) < 0 && errno != EEXIST)
+		return error_errno(e, "make '%s'", name);
+	enum err_code rc = file_open_beneath(dir, name, O_RDONLY | O_DIRECTORY, &fd, e);
+	if (!rc && c->root && fchown(fd, c->uid, c->gid) < 0)
+		rc = error_errno(e, "give '%s' to uid %u", name, (unsigned)c->uid);
+	if (!rc && ret_fd)
+		*ret_fd = TAKE_FD(fd);
+	return rc;
+}
+
+enum err_code launch_open_run_dir(struct core *c, const char *task, const char *worker, int64_t n, int *ret_fd, struct error *e)
+{
+	AUTO_FREE char *path = mem_printf("%s/tasks/%s/agents", c->data, task);
+	AUTO_FREE char *rel = mem_printf("%s/runs/%lld", worker, (long long)n);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return error_errno(e, "open '%s'", path);
+	return file_open_beneath(fd, rel, O_RDONLY | O_DIRECTORY, ret_fd, e);
+}
+
 struct paths {
 	char *task, *worker, *run, *home, *work, *cache;
+	int worker_fd, run_fd; /* what is made in them goes through these */
 };
 
 static void paths_release(struct paths *p)
 {
+	if (p->worker_fd >= 0)
+		close(p->worker_fd);
+	if (p->run_fd >= 0)
+		close(p->run_fd);
 	free(p->task);
 	free(p->worker);
 	free(p->run);
@@ -56,9 +88,16 @@ static void paths_release(struct paths *p)
 	free(p->cache);
 }
 
+static enum err_code make_run_dir(struct core *c, int64_t n, struct paths *p, struct error *e)
+{
+	AUTO_CLOSE int runs = -1;
+	AUTO_FREE char *name = mem_printf("%lld", (long long)n);
+	enum err_code rc = own_dir_at(c, p->worker_fd, "runs", 0711, &runs, e);
+	return rc ? rc : own_dir_at(c, runs, name, 0711, &p->run_fd, e);
+}
+
 static enum err_code make_dirs(struct core *c, const struct run_row *r, struct paths *p, struct error *e)
 {
-	static const char *const ours[] = { "gates", "inbox", "shared/evidence", "shared/reports", "artifacts", NULL };
 	static const char *const runs[] = { "runtime", "artifacts", NULL };
 	enum err_code rc = ERR_OK;
 	p->task = core_task_dir(c, r->task);
@@ -67,23 +106,17 @@ static enum err_code make_dirs(struct core *c, const struct run_row *r, struct p
 	p->home = file_join(p->worker, "home");
 	p->work = launch_work_dir(c, r->task, r->worker);
 	p->cache = mem_printf("%s/cache/%s", c->data, r->project);
-	for (const char *const *d = ours; !rc && *d; d++) {
-		AUTO_FREE char *path = file_join(p->task, *d);
-		rc = file_mkdirs(path, 0711, e);
-	}
+	rc = own_dir(c, p->worker, 0711, e);
+	if (!rc && (p->worker_fd = open(p->worker, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)) < 0)
+		rc = error_errno(e, "open '%s'", p->worker);
 	if (!rc)
-		rc = own_dir(c, p->worker, 0711, e);
+		rc = own_dir_at(c, p->worker_fd, "home", 0700, NULL, e);
 	if (!rc)
-		rc = own_dir(c, p->home, 0700, e);
+		rc = make_run_dir(c, r->n, p, e);
+	for (const char *const *d = runs; !rc && *d; d++)
+		rc = own_dir_at(c, p->run_fd, *d, 0711, NULL, e);
 	if (!rc)
-		rc = own_dir(c, p->run, 0711, e);
-	for (const char *const *d = runs; !rc && *d; d++) {
-		AUTO_FREE char *path = file_join(p->run, *d);
-		rc = own_dir(c, path, 0711, e);
-	}
-	AUTO_FREE char *saved = file_join(p->worker, "workspace");
-	if (!rc)
-		rc = own_dir(c, saved, 0700, e);
+		rc = own_dir_at(c, p->worker_fd, "workspace", 0700, NULL, e);
 	if (!rc)
 		rc = own_dir(c, p->work, 0700, e);
 	if (!rc)
@@ -155,8 +188,9 @@ static void add_previous(struct js *spec, const struct run_row *before, const st
 	if (!before->id)
 		return;
 	struct js *o = js_object();
-	AUTO_FREE char *path = file_join(p->worker, "session.json");
-	AUTO_JS struct js *session = js_load(path, SESSION_MAX, NULL);
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SESSION_MAX);
+	enum err_code rc = file_read_at(p->worker_fd, "session.json", SESSION_MAX, &text, NULL);
+	AUTO_JS struct js *session = rc ? NULL : js_parse(strbuf_str(&text), text.len, NULL);
 	js_set_str(o, "run", before->id);
 	js_set_str(o, "reason", before->reason);
 	js_set_str(o, "error", before->error);
@@ -181,6 +215,7 @@ static struct js *make_spec(struct core *c, const struct task_row *t, const stru
 	js_set_int(s, "turn", r->turn);
 	js_set_int(s, "attempt", r->attempt);
 	js_set_int(s, "started_at", t->started_at ? t->started_at : t->created_at);
+	js_set_int(s, "heartbeat_timeout", conf_limit(c->config, "heartbeat_timeout"));
 	js_set_int(s, "task_left_ms", js_i64(js_get(t->spec, "limits"), "task_timeout", 0) - task_age_ms(t));
 	add_previous(s, before, p);
 	js_set_str(s, "task_dir", p->task);
@@ -196,19 +231,23 @@ static struct js *make_spec(struct core *c, const struct task_row *t, const stru
 	return s;
 }
 
-static enum err_code write_spec(struct core *c, const struct paths *p, struct js *spec, struct error *e)
+/* What is cached need not be fetched: that saves the runner two processes, half of the time until the agent begins. */
+static void add_cached(struct js *spec, const struct paths *p)
 {
-	AUTO_FREE char *path = file_join(p->run, "spec.json");
+	struct js *result = NULL;
+	if (source_peek(js_get(spec, "source"), p->cache, &result))
+		js_set(spec, "fetched", result);
+}
+
+/* It stays ours: a root runner does what it says before it gives root away, and looks whose it is. */
+static enum err_code write_spec(const struct paths *p, struct js *spec, struct error *e)
+{
 	AUTO_FREE char *text = js_pretty(spec);
-	enum err_code rc = file_replace(path, text, strlen(text), 0600, FILE_SYNC, e);
-	if (!rc && c->root && chown(path, c->uid, c->gid) < 0)
-		rc = error_errno(e, "give '%s' to uid %u", path, (unsigned)c->uid);
-	return rc;
+	return file_replace_at(p->run_fd, "spec.json", text, strlen(text), 0600, FILE_NOSYNC, e); /* after a power cut the run is lost and the row says it all */
 }
 
 struct token_update {
-	const char *run_id;
-	char hash[crypto_hash_sha256_BYTES * 2 + 1];
+	const char *run_id, *hash;
 	struct proc_id id;
 };
 
@@ -225,19 +264,30 @@ static enum err_code pid_op(struct db_conn *conn, void *arg, struct error *e)
 		(int64_t)u->id.start_ticks, u->id.boot);
 }
 
-/* A new token for the run: the runner gets it through a pipe, the database its hash. */
-static enum err_code make_token(struct core *c, struct token_update *u, char **ret_token, struct error *e)
+void run_token_make(struct run_token *t)
 {
 	unsigned char secret[TOKEN_BYTES], hash[crypto_hash_sha256_BYTES];
 	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
 	clock_random(secret, sizeof(secret));
 	str_add_base64url(&text, secret, sizeof(secret));
 	crypto_hash_sha256(hash, (const unsigned char *)text.data, text.len);
-	sodium_bin2hex(u->hash, sizeof(u->hash), hash, sizeof(hash));
-	enum err_code rc = db_write(c->db, token_op, u, e);
-	if (!rc)
-		*ret_token = strbuf_detach(&text);
-	return rc;
+	sodium_bin2hex(t->hash, sizeof(t->hash), hash, sizeof(hash));
+	t->text = strbuf_detach(&text);
+}
+
+void run_token_release(struct run_token *t)
+{
+	if (t->text)
+		sodium_memzero(t->text, strlen(t->text));
+	free(TAKE_PTR(t->text));
+}
+
+/* For a run whose first token died with the server that made it. */
+static enum err_code renew_token(struct core *c, const char *run_id, struct run_token *t, struct error *e)
+{
+	run_token_make(t);
+	struct token_update u = { .run_id = run_id, .hash = t->hash };
+	return db_write(c->db, token_op, &u, e);
 }
 
 /* What must not be in the spec's file goes through a pipe whose content fits its buffer. */
@@ -278,10 +328,10 @@ static char **runner_env(void)
 
 static enum err_code spawn(struct core *c, const struct paths *p, int lock_fd, int secrets_fd, struct proc *ret, struct error *e)
 {
-	AUTO_FREE char *log_path = file_join(p->run, "runtime/runner.log");
-	AUTO_CLOSE int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (log < 0)
-		return error_errno(e, "open '%s'", log_path);
+	AUTO_CLOSE int log = -1;
+	enum err_code rc = file_open_beneath(p->run_fd, "runtime/runner.log", O_WRONLY | O_CREAT | O_APPEND, &log, e);
+	if (rc)
+		return rc;
 	const char *argv[] = { c->runner_path, p->run, NULL };
 	char **env = runner_env();
 	struct proc_spec spec = PROC_SPEC_INIT;
@@ -295,7 +345,7 @@ static enum err_code spawn(struct core *c, const struct paths *p, int lock_fd, i
 	spec.fds[1].from = secrets_fd;
 	spec.fds[1].to = RUNNER_SECRETS_FD;
 	spec.fd_count = 2;
-	enum err_code rc = proc_start(&spec, ret, e);
+	rc = proc_start(&spec, ret, e);
 	for (char **v = env; *v; v++)
 		free(*v);
 	free(env);
@@ -305,10 +355,14 @@ static enum err_code spawn(struct core *c, const struct paths *p, int lock_fd, i
 /* Server and runner write the heartbeat file under this lock, each as whoever it is. */
 static enum err_code make_state_lock(struct core *c, const struct paths *p, struct error *e)
 {
-	AUTO_FREE char *path = file_join(p->worker, "state.lock");
-	AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || (c->root && fchown(fd, c->uid, c->gid) < 0))
-		return error_errno(e, "make '%s'", path);
+	AUTO_CLOSE int fd = openat(p->worker_fd, "state.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_errno(e, "make '%s/state.lock'", p->worker);
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1) /* a hard link to somebody's file is not given away */
+		return error_set(e, ERR_DENIED, "'%s/state.lock' is not a file of its own", p->worker);
+	if (c->root && st.st_uid != c->uid && fchown(fd, c->uid, c->gid) < 0)
+		return error_errno(e, "give '%s/state.lock' to uid %u", p->worker, (unsigned)c->uid);
 	return ERR_OK;
 }
 
@@ -325,13 +379,25 @@ static enum err_code prepare(struct core *c, const struct pair *pair, struct pat
 	if (rc)
 		return rc;
 	*ret_spec = make_spec(c, &pair->task, r, &pair->before, p);
-	rc = write_spec(c, p, *ret_spec, e);
+	add_cached(*ret_spec, p);
+	rc = write_spec(p, *ret_spec, e);
+	if (rc)
+		return rc;
+	return make_state_lock(c, p, e);
+}
+
+/* What people find in a task's directory and no runner waits for: made while the runner starts. */
+static enum err_code make_record(const struct run_row *r, const struct paths *p, struct error *e)
+{
+	static const char *const dirs[] = { "gates", "inbox", "shared/evidence", "shared/reports", "artifacts", NULL };
+	enum err_code rc = ERR_OK;
+	for (const char *const *d = dirs; !rc && *d; d++) {
+		AUTO_FREE char *path = file_join(p->task, *d);
+		rc = file_mkdirs(path, 0711, e);
+	}
 	if (rc)
 		return rc;
 	link_newest(p, r->n);
-	rc = make_state_lock(c, p, e);
-	if (rc)
-		return rc;
 	AUTO_FREE char *notes = file_join(p->task, "shared/human-notes.md");
 	AUTO_CLOSE int fd = open(notes, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 	return fd < 0 ? error_errno(e, "make '%s'", notes) : ERR_OK;
@@ -349,20 +415,17 @@ static enum err_code load_op(struct db_conn *conn, void *arg, struct error *e)
 	return run_load(conn, before, &p->before, e);
 }
 
-static enum err_code start(struct core *c, struct pair *pair, struct paths *p, struct error *e)
+static enum err_code start(struct core *c, struct pair *pair, struct paths *p, const char *token, struct error *e)
 {
 	AUTO_JS struct js *spec = NULL;
-	AUTO_FREE char *token = NULL;
 	AUTO_CLOSE int lock = -1;
 	AUTO_CLOSE int secrets = -1;
 	struct token_update u = { .run_id = pair->run_id };
 	struct proc proc = PROC_INIT;
 	enum err_code rc = prepare(c, pair, p, &spec, e);
-	AUTO_FREE char *lock_path = p->run ? file_join(p->run, "lock") : NULL;
+	AUTO_FREE char *lock_path = mem_printf("/proc/self/fd/%d/lock", p->run_fd);
 	if (!rc)
 		rc = file_lock(lock_path, false, &lock, e);
-	if (!rc)
-		rc = make_token(c, &u, &token, e);
 	if (!rc)
 		rc = secrets_pipe(c, pair->run_id, spec, token, &secrets, e);
 	if (!rc)
@@ -371,18 +434,24 @@ static enum err_code start(struct core *c, struct pair *pair, struct paths *p, s
 		return rc;
 	if (proc_identify(proc.pid, &u.id, NULL) == ERR_OK && db_write(c->db, pid_op, &u, e))
 		log_warn("run %s: its pid is not on record: %s", pair->run_id, e->text);
+	if (make_record(&pair->run, p, e))
+		log_warn("run %s: its directory is not complete: %s", pair->run_id, e->text);
 	reaper_watch(c, pair->run_id, proc.pid, TAKE_FD(proc.pidfd));
 	atomic_fetch_add(&c->started, 1);
 	return ERR_OK;
 }
 
-enum err_code launch_run(struct core *c, const char *run_id, struct error *e)
+enum err_code launch_run(struct core *c, const char *run_id, const struct run_token *token, struct error *e)
 {
 	struct pair pair = { .run_id = run_id };
-	struct paths p = { 0 };
-	enum err_code rc = db_read(c->db, load_op, &pair, e);
+	struct paths p = { .worker_fd = -1, .run_fd = -1 };
+	struct run_token own = { 0 };
+	enum err_code rc = token ? ERR_OK : renew_token(c, run_id, &own, e);
 	if (!rc)
-		rc = start(c, &pair, &p, e);
+		rc = db_read(c->db, load_op, &pair, e);
+	if (!rc)
+		rc = start(c, &pair, &p, token ? token->text : own.text, e);
+	run_token_release(&own);
 	paths_release(&p);
 	task_row_release(&pair.task);
 	run_row_release(&pair.run);
@@ -398,10 +467,14 @@ struct release {
 
 static enum err_code release_op(struct db_conn *conn, void *arg, struct error *e)
 {
+	const struct release *l = arg;
+	return db_exec(conn, e, "UPDATE runs SET released=1 WHERE id=?1", "s", l->run_id);
+}
+
+static enum err_code releasable_op(struct db_conn *conn, void *arg, struct error *e)
+{
 	struct release *l = arg;
-	enum err_code rc = db_exec(conn, e, "UPDATE runs SET released=1 WHERE id=?1", "s", l->run_id);
-	if (!rc)
-		rc = run_load(conn, l->run_id, &l->run, e);
+	enum err_code rc = run_load(conn, l->run_id, &l->run, e);
 	return rc ? rc : task_load(conn, l->run.task, &l->task, e);
 }
 
@@ -411,7 +484,10 @@ static void remove_workspace(struct core *c, const struct run_row *r)
 	struct error e = ERROR_INIT;
 	AUTO_FREE char *work = launch_work_dir(c, r->task, r->worker);
 	AUTO_FREE char *saved = mem_printf("%s/tasks/%s/agents/%s/workspace/base.json", c->data, r->task, r->worker);
-	if (file_exists(saved) && file_remove_tree(work, &e))
+	AUTO_FREE char *upper = file_join(work, "upper");
+	AUTO_FREE char *plain = file_join(work, "plain");
+	bool worth_keeping = !file_exists(saved) && (file_exists(upper) || file_exists(plain));
+	if (!worth_keeping && file_remove_tree(work, &e))
 		log_warn("run %s: clean up: %s", r->id, e.text);
 }
 
@@ -419,10 +495,16 @@ void launch_clean_up(struct core *c, const char *run_id)
 {
 	struct error e = ERROR_INIT;
 	struct release l = { .run_id = run_id };
-	if (db_write(c->db, release_op, &l, &e))
-		log_error("release run %s: %s", run_id, e.text);
-	else if (phase_is_terminal(l.task.phase))
+	enum err_code rc = db_read(c->db, releasable_op, &l, &e);
+	/* While the run is not released nobody else begins in its workspace. */
+	if (!rc && phase_is_terminal(l.task.phase))
 		remove_workspace(c, &l.run);
+	if (!rc)
+		rc = db_write(c->db, release_op, &l, &e);
+	if (rc == ERR_NOT_FOUND)
+		log_info("run %s: its task was deleted", run_id);
+	else if (rc)
+		log_error("release run %s: %s", run_id, e.text);
 	task_row_release(&l.task);
 	run_row_release(&l.run);
 }

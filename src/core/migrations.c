@@ -10,8 +10,7 @@ const struct db_migration migrations[] = {
 	  " created_at INTEGER NOT NULL, started_at INTEGER, completed_at INTEGER, created_mono INTEGER NOT NULL, boot TEXT NOT NULL, house_failures INTEGER NOT NULL DEFAULT 0,"
 	  " agent_failures INTEGER NOT NULL DEFAULT 0, last_seq INTEGER NOT NULL, run_n INTEGER NOT NULL,"
 	  " reason TEXT, error TEXT, progress TEXT, result TEXT, beat_at INTEGER, cancel_asked INTEGER NOT NULL DEFAULT 0, generation INTEGER NOT NULL DEFAULT 1);"
-	  "CREATE UNIQUE INDEX tasks_name ON tasks(project, repo, name) WHERE name IS NOT NULL;"
-	  "CREATE INDEX tasks_by_name ON tasks(name) WHERE name IS NOT NULL;"
+	  "CREATE UNIQUE INDEX tasks_name ON tasks(name, repo, project) WHERE name IS NOT NULL;" /* by name first: that is how one is looked for */
 	  "CREATE INDEX tasks_live ON tasks(phase) WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost');"
 	  "CREATE TABLE queue(task TEXT PRIMARY KEY, priority INTEGER NOT NULL, repo TEXT NOT NULL, not_before INTEGER NOT NULL,"
 	  " boot TEXT NOT NULL, expires_mono INTEGER NOT NULL, expires_wall INTEGER NOT NULL) WITHOUT ROWID;"

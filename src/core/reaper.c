@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "core/inside.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -37,6 +39,7 @@ struct reaper {
 	pthread_t thread;
 	pthread_mutex_t lock; /* guards list */
 	struct watched *list;
+	int64_t ticked_ms; /* the scheduler's last look */
 };
 
 /* The runner is gone. What it had written but not sent is on disk; if the result is not there, it was lost. */
@@ -82,7 +85,10 @@ static void *reaper_main(void *arg)
 				return NULL;
 			siginfo_t info;
 			waitid(P_PIDFD, (id_t)w->pidfd, &info, WEXITED | WNOHANG); /* an adopted one is not our child: nothing to reap */
-			runner_ended(r->core, w->run_id, w->killed);
+			pthread_mutex_lock(&r->lock);
+			bool silent = w->killed;
+			pthread_mutex_unlock(&r->lock);
+			runner_ended(r->core, w->run_id, silent);
 			forget(r, w);
 		}
 	}
@@ -132,8 +138,10 @@ void reaper_watch(struct core *c, const char *run_id, pid_t pid, int pidfd_taken
 	r->list = w;
 	pthread_mutex_unlock(&r->lock);
 	struct epoll_event ev = { .events = EPOLLIN, .data = { .ptr = w } };
-	if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, w->pidfd, &ev) < 0)
+	if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, w->pidfd, &ev) < 0) {
 		log_error("run %s: cannot watch its runner: %s", run_id, strerror(errno));
+		forget(r, w); /* the reconciler finds it again */
+	}
 }
 
 void reaper_beat(struct core *c, const char *run_id)
@@ -161,18 +169,25 @@ int reaper_signal_all(struct core *c, int sig)
 void reaper_tick(struct core *c)
 {
 	struct reaper *r = c->reaper;
-	int64_t oldest = clock_mono_ms() - conf_limit(c->config, "heartbeat_timeout");
+	int64_t now = clock_mono_ms(), oldest = now - conf_limit(c->config, "heartbeat_timeout");
+	int64_t late = r->ticked_ms ? now - r->ticked_ms - 2 * SCHED_TICK_MS : 0;
 	pthread_mutex_lock(&r->lock);
-	for (struct watched *w = r->list; w; w = w->next)
+	r->ticked_ms = now;
+	for (struct watched *w = r->list; w; w = w->next) {
+		if (late > 0) /* we were stopped ourselves: what was not heard meanwhile is nobody's silence */
+			w->heard_ms = w->heard_ms + late + SCHED_TICK_MS < now ? w->heard_ms + late + SCHED_TICK_MS : now;
 		if (w->heard_ms < oldest && !w->killed) {
 			log_warn("run %s: its runner (pid %d) is silent: killed", w->run_id, (int)w->pid);
 			w->killed = syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0) == 0;
 		}
+	}
 	pthread_mutex_unlock(&r->lock);
 }
 
 struct live_run {
 	char *id, *dir;
+	bool over;	   /* its end is on record */
+	struct proc_id pid; /* as the server that started it wrote it down; pid 0: it did not come to that */
 };
 
 struct live_list {
@@ -187,22 +202,32 @@ static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
 	struct db_stmt *s;
 	bool row = false;
 	enum err_code rc = db_prepare(conn,
-		"SELECT id, task, worker, n FROM runs WHERE released=0", &s, e);
+		"SELECT id, task, worker, n, phase, pid, start_ticks, boot FROM runs WHERE released=0", &s, e);
 	if (rc)
 		return rc;
 	while (!(rc = db_step(s, &row, e)) && row) {
 		l->runs = mem_grow(l->runs, (l->count + 1) * sizeof(*l->runs));
-		l->runs[l->count].id = mem_strdup(db_text(s, 0));
-		l->runs[l->count++].dir = launch_run_dir(l->core, db_text(s, 1), db_text(s, 2), db_int(s, 3));
+		struct live_run *run = &l->runs[l->count++];
+		enum phase p = PHASE_FAILED;
+		*run = (struct live_run){ .id = mem_strdup(db_text(s, 0)), .dir = launch_run_dir(l->core, db_text(s, 1), db_text(s, 2), db_int(s, 3)) };
+		run->over = phase_from_name(db_text(s, 4), &p) && phase_is_terminal(p);
+		run->pid = (struct proc_id){ .pid = (pid_t)db_int(s, 5), .start_ticks = (uint64_t)db_int(s, 6) };
+		snprintf(run->pid.boot, sizeof(run->pid.boot), "%s", db_text(s, 7) ? db_text(s, 7) : "");
 	}
 	db_done(s);
 	return rc;
 }
 
+/* Only what is ours is believed: the directory is the sandboxes' identity's, and we signal whom it names. */
 static bool read_identity(const char *dir, struct proc_id *ret)
 {
 	AUTO_FREE char *path = file_join(dir, "runner.json");
-	AUTO_JS struct js *o = js_load(path, IDENTITY_MAX, NULL);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(IDENTITY_MAX);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || file_read_fd(fd, IDENTITY_MAX, &text, NULL))
+		return false;
+	AUTO_JS struct js *o = js_parse(strbuf_str(&text), text.len, NULL);
 	if (!o || !js_str(o, "boot"))
 		return false;
 	*ret = (struct proc_id){ .pid = (pid_t)js_i64(o, "pid", 0), .start_ticks = (uint64_t)js_i64(o, "start_ticks", 0) };
@@ -240,14 +265,47 @@ static bool is_watched(struct core *c, const char *run_id)
 	return found;
 }
 
+struct held {
+	const char *run_id;
+	bool held;
+};
+
+static enum err_code held_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct held *h = arg;
+	struct db_stmt *s;
+	enum err_code rc = db_prepare(conn, "SELECT 1 FROM runs WHERE id=?1 AND released=0", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, h->run_id);
+	rc = db_step(s, &h->held, e);
+	db_done(s);
+	return rc;
+}
+
+static bool is_held(struct core *c, const char *run_id)
+{
+	struct held h = { .run_id = run_id };
+	return db_read(c->db, held_op, &h, NULL) == ERR_OK && h.held;
+}
+
 static void adopt(struct core *c, const struct live_run *run)
 {
-	struct proc_id id;
+	struct proc_id id = run->pid;
 	struct error e = ERROR_INIT;
-	if (!find_identity(run->dir, &id)) {
+	bool known = id.pid > 0 || find_identity(run->dir, &id);
+	if (!known && run->over) { /* nothing of it ever lived: only its place was still taken */
+		launch_clean_up(c, run->id);
+		return;
+	}
+	if (!known) {
 		log_info("run %s: it had not been started; starting it now", run->id);
-		if (launch_run(c, run->id, &e) && ingest_lost(c, run->id, "launch_failed", e.text, &e))
-			log_error("run %s: %s", run->id, e.text);
+		if (launch_run(c, run->id, NULL, &e)) {
+			log_error("start run %s: %s", run->id, e.text);
+			if (ingest_lost(c, run->id, "launch_failed", e.text, &e))
+				log_error("end run %s: %s", run->id, e.text);
+			launch_clean_up(c, run->id);
+		}
 		return;
 	}
 	int pidfd = proc_open(&id);
@@ -263,13 +321,15 @@ static void adopt(struct core *c, const struct live_run *run)
 enum err_code reaper_adopt_all(struct core *c, struct error *e)
 {
 	struct live_list l = { .core = c };
+	pthread_mutex_lock(&c->launching);
 	enum err_code rc = db_read(c->db, live_op, &l, e);
-	for (size_t i = 0; i < l.count; i++) {
-		if (!rc && !is_watched(c, l.runs[i].id))
+	for (size_t i = 0; i < l.count; i++) { /* whoever was watched when the list was made may have been released since */
+		if (!rc && !is_watched(c, l.runs[i].id) && is_held(c, l.runs[i].id))
 			adopt(c, &l.runs[i]);
 		free(l.runs[i].id);
 		free(l.runs[i].dir);
 	}
 	free(l.runs);
+	pthread_mutex_unlock(&c->launching);
 	return rc;
 }

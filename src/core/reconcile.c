@@ -19,6 +19,7 @@
 #define KINDS_MAX 32
 #define SWEEP_MAX 256 /* rows mended in one pass; the next pass takes the rest */
 #define MOUNTS_MAX ((size_t)4 << 20)
+#define GONE_PREFIX "gone-" /* of a work directory that is being removed */
 
 struct finding {
 	int64_t at;
@@ -97,9 +98,23 @@ static enum err_code unqueue_op(struct db_conn *conn, void *arg, struct error *e
 	return db_exec(conn, e, "DELETE FROM queue WHERE task=?1 AND NOT EXISTS (SELECT 1 FROM tasks WHERE id=?1 AND phase='queued')", "s", m->id);
 }
 
+#define WITHOUT_RUN "phase IN ('claimed','fetching','preparing','setup','running','collecting') AND run_n>0 AND NOT EXISTS" \
+	" (SELECT 1 FROM runs WHERE runs.task=tasks.id AND runs.n=tasks.run_n AND runs.phase NOT IN ('succeeded','failed','canceled','timed_out','lost'))"
+
+/* Looked at again in the transaction that ends it: meanwhile it may have come right. */
 static enum err_code end_task_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct mend *m = arg;
+	struct db_stmt *s;
+	bool still = false;
+	enum err_code rc = db_prepare(conn, "SELECT 1 FROM tasks WHERE id=?1 AND " WITHOUT_RUN, &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, m->id);
+	rc = db_step(s, &still, e);
+	db_done(s);
+	if (rc || !still)
+		return rc ? rc : error_set(e, ERR_CONFLICT, "it has come right");
 	struct move move = { .to = PHASE_FAILED, .reason = "inconsistent", .error = "its run has ended and the task had not", .actor = SERVER_ACTOR };
 	return task_move(conn, m->id, &move, &m->out, e);
 }
@@ -111,8 +126,7 @@ static const struct {
 	{ "queue_row_missing", "SELECT id FROM tasks WHERE phase='queued' AND id NOT IN (SELECT task FROM queue)", "queued again", requeue_op },
 	{ "queue_row_stale", "SELECT task FROM queue WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE id=queue.task AND phase='queued')", "removed", unqueue_op },
 	{ "task_without_run",
-	  "SELECT id FROM tasks WHERE phase IN ('claimed','fetching','preparing','setup','running','collecting') AND run_n>0 AND NOT EXISTS"
-	  " (SELECT 1 FROM runs WHERE runs.task=tasks.id AND runs.n=tasks.run_n AND runs.phase NOT IN ('succeeded','failed','canceled','timed_out','lost'))",
+	  "SELECT id FROM tasks WHERE " WITHOUT_RUN,
 	  "ended with the reason 'inconsistent'", end_task_op },
 };
 
@@ -187,18 +201,37 @@ static enum err_code task_lookup_op(struct db_conn *conn, void *arg, struct erro
 }
 
 /* work/<task>.<worker>: the hot workspace. Gone with its task; gone when the task is over and it was saved, or has been kept long enough. */
-static void check_work(struct core *c, const char *name)
+static const char *why_left(struct core *c, const char *name)
 {
 	AUTO_FREE char *task = mem_strndup(name, strcspn(name, "."));
-	AUTO_FREE char *path = mem_printf("%s/work/%s", c->data, name);
 	AUTO_FREE char *saved = mem_printf("%s/tasks/%s/agents/%s/workspace/base.json", c->data, task, strchr(name, '.') ? strchr(name, '.') + 1 : "main");
 	struct lookup l = { .id = task };
 	if (!clock_is_id(task) || db_read(c->db, task_lookup_op, &l, NULL) || (l.known && (l.held || !l.over)))
-		return;
+		return NULL;
 	bool old = l.completed_at + conf_limit(c->config, "workspace_age") < clock_wall_ms();
-	if ((l.known && !old && !file_exists(saved)) || file_remove_tree(path, NULL))
+	if (l.known && !old && !file_exists(saved))
+		return NULL;
+	return l.known ? "workspace_left" : "workspace_of_nobody";
+}
+
+static void check_work(struct core *c, const char *name)
+{
+	AUTO_FREE char *path = mem_printf("%s/work/%s", c->data, name);
+	AUTO_FREE char *gone = mem_printf("%s/work/" GONE_PREFIX "%s", c->data, name);
+	struct error e = ERROR_INIT;
+	if (str_starts(name, GONE_PREFIX)) { /* an earlier server had begun to remove it */
+		if (file_remove_tree(path, &e))
+			log_warn("reconcile: %s: %s", name, e.text);
 		return;
-	reconcile_found(c, l.known ? "workspace_left" : "workspace_of_nobody", name, "removed");
+	}
+	pthread_mutex_lock(&c->launching); /* nobody begins in it between the look and the renaming */
+	const char *kind = why_left(c, name);
+	bool taken = kind && rename(path, gone) == 0;
+	pthread_mutex_unlock(&c->launching);
+	if (taken && file_remove_tree(gone, &e))
+		log_warn("reconcile: %s: %s", name, e.text);
+	if (taken)
+		reconcile_found(c, kind, name, "removed");
 }
 
 /* What was saved of an ended task's workspace has its age too. */
@@ -218,8 +251,18 @@ static void check_task_dir(struct core *c, const char *task)
 	struct error e = ERROR_INIT;
 	if (!clock_is_id(task) || db_read(c->db, task_lookup_op, &l, NULL))
 		return;
+	AUTO_FREE char *dir = core_task_dir(c, task);
+	AUTO_FREE char *mark = file_join(dir, TASK_DELETED);
 	if (l.known)
 		check_saved(c, task, &l);
+	if (l.known && l.over && !taskdir_is_whole(dir, l.completed_at))
+		taskdir_dirty_whole(c, task); /* a server was killed before it had written the end */
+	if (l.known)
+		return;
+	if (file_exists(mark) && file_remove_tree(dir, &e))
+		reconcile_found(c, "task_directory_deleted", task, e.text);
+	else if (!file_is_dir(dir))
+		reconcile_found(c, "task_directory_deleted", task, "the rest was removed");
 	else if (import_task(c, task, &e))
 		reconcile_found(c, "task_directory_unknown", task, e.text);
 	else

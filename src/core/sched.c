@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/external.h"
 #include "core/inside.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ struct claim {
 	struct core *core;
 	char run_id[ID_SIZE + 32];
 	bool found, full;
+	struct run_token token;
 	int64_t next_ms; /* monotonic: when the next pause is over; 0: nobody pauses */
 	struct outbox out;
 };
@@ -34,11 +36,12 @@ static void live_release(struct live *l)
 	free(l->repos);
 }
 
+/* A place is held until the runner is gone, not only until it has told its end: the caps are about what this machine carries. */
 static enum err_code live_load(struct db_conn *c, struct live *l, struct error *e)
 {
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT repo, COUNT(*) FROM runs WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') GROUP BY repo", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT repo, COUNT(*) FROM runs WHERE released=0 GROUP BY repo", &s, e);
 	if (rc)
 		return rc;
 	while (!(rc = db_step(s, &row, e)) && row && l->count < LIVE_REPOS_MAX) {
@@ -97,8 +100,8 @@ static enum err_code insert_run(struct db_conn *conn, const struct task_row *t, 
 	int64_t n = t->run_n + 1, now = clock_wall_ms(), attempt = t->house_failures + t->agent_failures + 1;
 	snprintf(k->run_id, sizeof(k->run_id), "%s.main.%lld", t->id, (long long)n);
 	enum err_code rc = db_exec(conn, e,
-		"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at) VALUES(?1,?2,'main',?3,1,?7,?4,?5,'claimed','',?6)",
-		"ssissii", k->run_id, t->id, n, t->project, t->repo, now, attempt);
+		"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at) VALUES(?1,?2,'main',?3,1,?7,?4,?5,'claimed',?8,?6)",
+		"ssissiis", k->run_id, t->id, n, t->project, t->repo, now, attempt, k->token.hash);
 	if (!rc)
 		rc = db_exec(conn, e, "UPDATE tasks SET run_n=?2, cancel_asked=0 WHERE id=?1 AND run_n=?3", "sii", t->id, n, t->run_n);
 	struct js *data = js_object();
@@ -134,11 +137,13 @@ static enum err_code claim_op(struct db_conn *conn, void *arg, struct error *e)
 	return rc;
 }
 
-/* Claims and starts one; false when there is nothing to claim now. */
-static bool claim_one(struct core *c, int64_t *ret_next_ms)
+/* Claims and starts one; false when there is nothing to claim now, or when starting fails (the next tick tries again, slowly, so that what
+ * is wrong here does not eat the whole queue).  With the launching lock. */
+static bool claim_and_launch(struct core *c, int64_t *ret_next_ms)
 {
 	struct claim k = { .core = c };
 	struct error e = ERROR_INIT;
+	run_token_make(&k.token);
 	enum err_code rc = db_write(c->db, claim_op, &k, &e);
 	if (rc)
 		log_error("claim: %s", e.text);
@@ -149,16 +154,28 @@ static bool claim_one(struct core *c, int64_t *ret_next_ms)
 	c->sched_full = k.full; /* a place that was freed since has been asked for, so we look again */
 	pthread_mutex_unlock(&c->sched_lock);
 	*ret_next_ms = k.next_ms;
-	if (rc || !k.found)
+	if (rc || !k.found) {
+		run_token_release(&k.token);
 		return false;
-	rc = launch_run(c, k.run_id, &e);
+	}
+	rc = launch_run(c, k.run_id, &k.token, &e);
+	run_token_release(&k.token);
 	if (rc) {
 		log_error("start run %s: %s", k.run_id, e.text);
 		struct error ignored = ERROR_INIT;
 		if (ingest_lost(c, k.run_id, "launch_failed", e.text, &ignored))
 			log_error("end run %s: %s", k.run_id, ignored.text);
+		launch_clean_up(c, k.run_id);
 	}
-	return true;
+	return !rc;
+}
+
+static bool claim_one(struct core *c, int64_t *ret_next_ms)
+{
+	pthread_mutex_lock(&c->launching);
+	bool again = claim_and_launch(c, ret_next_ms);
+	pthread_mutex_unlock(&c->launching);
+	return again;
 }
 
 /* Until somebody asks, the next tick, or the end of the next pause. False: stop. */
@@ -221,6 +238,20 @@ static bool is_draining(struct core *c)
 	return draining;
 }
 
+static void tick_when_due(struct core *c, int64_t *next_tick)
+{
+	if (clock_mono_ms() < *next_tick)
+		return;
+	*next_tick = clock_mono_ms() + SCHED_TICK_MS;
+	atomic_fetch_add(&c->pulse, 1);
+	hub_tick(c->hub);
+	reaper_tick(c);
+	external_tick(c);
+	expire_queued(c);
+	gateway_ctl_tick(c);
+}
+
+/* A long queue of short tasks must not keep the ticks waiting. */
 static void *sched_main(void *arg)
 {
 	struct core *c = arg;
@@ -228,15 +259,8 @@ static void *sched_main(void *arg)
 	while (wait_for_work(c, next_ms)) {
 		next_ms = 0;
 		while (!is_draining(c) && claim_one(c, &next_ms))
-			;
-		if (clock_mono_ms() >= next_tick) {
-			next_tick = clock_mono_ms() + SCHED_TICK_MS;
-			atomic_fetch_add(&c->pulse, 1);
-			hub_tick(c->hub);
-			reaper_tick(c);
-			expire_queued(c);
-			gateway_ctl_tick(c);
-		}
+			tick_when_due(c, &next_tick);
+		tick_when_due(c, &next_tick);
 	}
 	return NULL;
 }

@@ -7,11 +7,35 @@
 #include "base/str.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define STATEFILE_MAX ((size_t)1 << 20)
+#define STATEFILE_LOCK_WAIT_MS 2000 /* whoever holds the lock may have been stopped: nobody waits for that */
+#define STATEFILE_LOCK_POLL_MS 5
+
+/* The directory, and the one above it, belong to others (an agent's identity, a repository): neither may be a link. */
+static enum err_code open_state_dir(const char *dir, int *ret_fd, struct error *e)
+{
+	AUTO_FREE char *above = file_dirname(dir);
+	AUTO_FREE char *base = file_dirname(above);
+	AUTO_CLOSE int fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *rel = dir + strlen(base);
+	if (fd < 0)
+		return error_errno(e, "open '%s'", base);
+	return file_open_beneath(fd, rel + strspn(rel, "/"), O_RDONLY | O_DIRECTORY, ret_fd, e);
+}
+
+static enum err_code lock_soon(const char *path, int *ret_fd, struct error *e)
+{
+	int64_t until = clock_mono_ms() + STATEFILE_LOCK_WAIT_MS;
+	enum err_code rc;
+	while ((rc = file_lock(path, false, ret_fd, e)) == ERR_BUSY && clock_mono_ms() < until)
+		poll(NULL, 0, STATEFILE_LOCK_POLL_MS);
+	return rc;
+}
 
 const char *statefile_status(const char *status)
 {
@@ -51,7 +75,7 @@ static char *render(const struct statefile *s)
 	js_set_str(o, "sessionId", s->session_id);
 	js_set_str(o, "status", s->status);
 	set_time(o, "startTime", s->start_ms);
-	set_time(o, "lastHeartbeat", clock_wall_ms());
+	set_time(o, "lastHeartbeat", s->heartbeat_ms ? s->heartbeat_ms : clock_wall_ms());
 	set_time(o, "completedTime", s->completed_ms);
 	js_set_str(o, "progress", s->progress ? s->progress : "");
 	if (s->result)
@@ -85,10 +109,10 @@ static bool is_of_task(int dir, const char *name, const char *task)
 enum err_code statefile_write(const char *dir, const char *name, const char *lock_path, const struct statefile *s, struct error *e)
 {
 	AUTO_CLOSE int lock = -1;
-	AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return error_errno(e, "open '%s'", dir);
-	enum err_code rc = lock_path ? file_lock(lock_path, true, &lock, e) : ERR_OK;
+	AUTO_CLOSE int fd = -1;
+	enum err_code rc = open_state_dir(dir, &fd, e);
+	if (!rc && lock_path)
+		rc = lock_soon(lock_path, &lock, e);
 	if (rc)
 		return rc;
 	if (is_of_task(fd, name, s->task_id) && run_in_file(fd, name) > s->run)
@@ -98,13 +122,23 @@ enum err_code statefile_write(const char *dir, const char *name, const char *loc
 	return rc ? error_wrap(e, "write '%s/%s'", dir, name) : ERR_OK;
 }
 
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
 enum err_code statefile_prepare_mirror(const char *dir, struct error *e)
 {
+	AUTO_CLOSE int above_fd = -1;
 	AUTO_CLOSE int fd = -1;
 	AUTO_FREE char *above = file_dirname(dir);
-	if ((mkdir(above, 0755) < 0 && errno != EEXIST) || (mkdir(dir, 0755) < 0 && errno != EEXIST))
+	if (mkdir(above, 0755) < 0 && errno != EEXIST)
+		return error_errno(e, "make '%s'", above);
+	above_fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (above_fd < 0 || (mkdirat(above_fd, base_name(dir), 0755) < 0 && errno != EEXIST))
 		return error_errno(e, "make '%s'", dir);
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	fd = openat(above_fd, base_name(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return error_errno(e, "open '%s'", dir);
 	if (faccessat(fd, ".gitignore", F_OK, AT_SYMLINK_NOFOLLOW) == 0)

@@ -9,6 +9,7 @@ struct statefile {
 	const char *progress;	/* or NULL */
 	const char *error;	/* or NULL */
 	int64_t start_ms, completed_ms; /* wall; 0: not yet */
+	int64_t heartbeat_ms;	/* wall, the last sign of life; 0: now, the writer is it */
 	int64_t run;		/* the fencing number; 0 before the first run */
 	const struct js *result; /* {filesChanged, testsRun, testsPassed} or NULL */
 	const struct js *beat;	/* extra: the three clocks and the cause, or NULL */

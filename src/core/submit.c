@@ -10,6 +10,7 @@
 #include "source/source.h"
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define PROMPT_MAX ((size_t)1 << 20)
 #define LABELS_MAX 32
@@ -17,6 +18,8 @@
 #define ENV_MAX 64
 #define PRIORITY_LIMIT 1000
 #define SNAPSHOT_TIMEOUT_MS ((int64_t)600000)
+#define SNAPSHOT_QUEUE_S 30
+#define SNAPSHOT_WAITERS_MAX 16 /* each holds a thread of the API */
 #define SNAPSHOT_OUTPUT_MAX ((size_t)8 << 20)
 
 static const char *const members[] = { "name", "source", "prompt", "agent", "model", "mode", "environment", "env", "setup", "setup_network",
@@ -100,13 +103,14 @@ static enum err_code resolve_agent(struct core *c, const struct js *body, struct
 	model = model ? model : js_str(agent, "model");
 	model = model ? model : conf_default_model(c->config);
 	js_set_str(agent, "adapter", adapter);
-	js_set_str(agent, "model", model);
+	AUTO_FREE char *chosen = mem_strdup(model); /* it may be the very text that is replaced */
+	js_set_str(agent, "model", chosen);
 	js_set_str(agent, "mode", mode ? mode : "code");
 	rc = agent_check(agent, conf_codex_path(c->config), e); /* fills in the program's path */
 	if (rc)
 		return rc;
 	js_set_str(spec, "agent_name", name);
-	js_set_str(spec, "model", model);
+	js_set_str(spec, "model", chosen);
 	js_set(spec, "agent", js_ref(agent));
 	return ERR_OK;
 }
@@ -191,10 +195,19 @@ static enum err_code resolve_limits(struct core *c, const struct js *body, struc
 	return rc;
 }
 
+/* A place among the snapshots that are being made: waited for, but only by so many and so long. */
 static enum err_code snapshot_enter(struct core *c, struct error *e)
 {
 	enum err_code rc = ERR_OK;
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += SNAPSHOT_QUEUE_S;
 	pthread_mutex_lock(&c->sched_lock);
+	bool waits = c->snapshots_waiting < SNAPSHOT_WAITERS_MAX;
+	c->snapshots_waiting++;
+	while (waits && c->snapshots_now >= conf_limit(c->config, "snapshots"))
+		waits = pthread_cond_timedwait(&c->snapshot_left, &c->sched_lock, &until) == 0;
+	c->snapshots_waiting--;
 	if (c->snapshots_now >= conf_limit(c->config, "snapshots"))
 		rc = error_set(e, ERR_LIMIT, "%d snapshots of local directories are being made already (limits.snapshots)", c->snapshots_now);
 	else
@@ -209,6 +222,7 @@ static void snapshot_leave(struct core *c)
 {
 	pthread_mutex_lock(&c->sched_lock);
 	c->snapshots_now--;
+	pthread_cond_signal(&c->snapshot_left);
 	pthread_mutex_unlock(&c->sched_lock);
 }
 

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/yaml.h"
+#include "core/external.h"
 #include "core/inside.h"
 #include "core/statefile.h"
 #include <fcntl.h>
@@ -16,17 +17,20 @@
 #include <unistd.h>
 
 #define TAIL_READ ((size_t)256 << 10)
-#define APPEND_PAGE 500
+#define APPEND_PAGE 100
 #define BUCKETS 4096
+#define ENDED_LATELY_MS ((int64_t)600000) /* looked at again at start; older ones are the reconciler's */
 
 struct dirty {
 	struct dirty *next, *same; /* in order; in the same bucket */
 	char id[ID_SIZE];
+	bool whole; /* its files may be behind, whatever the log's end says */
 };
 
 struct taskdirs {
 	struct core *core;
 	pthread_t thread;
+	pthread_mutex_t writing; /* held while a task's files are written */
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t wake;
 	struct dirty *first, **last;
@@ -42,7 +46,7 @@ static struct dirty **bucket_of(struct taskdirs *r, const char *id)
 	return &r->buckets[h % BUCKETS];
 }
 
-void taskdir_dirty(struct core *c, const char *task_id)
+static void make_dirty(struct core *c, const char *task_id, bool whole)
 {
 	struct taskdirs *r = c->taskdirs;
 	pthread_mutex_lock(&r->lock);
@@ -58,32 +62,74 @@ void taskdir_dirty(struct core *c, const char *task_id)
 		r->last = &d->next;
 		pthread_cond_signal(&r->wake);
 	}
+	d->whole = d->whole || whole;
 	pthread_mutex_unlock(&r->lock);
 }
 
-/* The seq of the last whole line; what follows it was torn by a crash and is cut. */
+void taskdir_dirty(struct core *c, const char *task_id)
+{
+	make_dirty(c, task_id, false);
+}
+
+void taskdir_dirty_whole(struct core *c, const char *task_id)
+{
+	make_dirty(c, task_id, true);
+}
+
+void taskdir_hold(struct core *c, bool hold)
+{
+	if (hold)
+		pthread_mutex_lock(&c->taskdirs->writing);
+	else
+		pthread_mutex_unlock(&c->taskdirs->writing);
+}
+
+/* task.yaml is written last: when it is younger than the task's end, the record is whole. */
+bool taskdir_is_whole(const char *dir, int64_t completed_at)
+{
+	AUTO_FREE char *path = file_join(dir, "task.yaml");
+	struct stat st;
+	return lstat(path, &st) == 0 && (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000 >= completed_at;
+}
+
+/* In the file's last bytes: where the last whole line begins and ends. False when not even one whole line is among them. */
+static bool last_line(const char *tail, ssize_t len, bool is_start, ssize_t *ret_start, ssize_t *ret_end)
+{
+	ssize_t end = len;
+	while (end > 0 && tail[end - 1] != '\n')
+		end--;
+	ssize_t start = end > 0 ? end - 1 : 0;
+	while (start > 0 && tail[start - 1] != '\n')
+		start--;
+	*ret_start = start;
+	*ret_end = end;
+	return is_start || start > 0;
+}
+
+/* The seq of the last whole line; what follows it was torn by a crash and is cut.  A line may be longer than what is read at first. */
 static enum err_code last_seq(int fd, int64_t *ret, struct error *e)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
 		return error_errno(e, "look at events.jsonl");
-	off_t from = st.st_size > (off_t)TAIL_READ ? st.st_size - (off_t)TAIL_READ : 0;
-	size_t len = (size_t)(st.st_size - from);
-	AUTO_FREE char *tail = mem_alloc(len + 1);
-	ssize_t got = pread(fd, tail, len, from);
-	*ret = 0;
-	if (got <= 0)
-		return ERR_OK;
-	while (got > 0 && tail[got - 1] != '\n')
-		got--;
-	if (from + got < st.st_size && ftruncate(fd, from + got) < 0)
-		return error_errno(e, "cut the torn end of events.jsonl");
-	ssize_t start = got - 1;
-	while (start > 0 && tail[start - 1] != '\n')
-		start--;
-	AUTO_JS struct js *line = got > 0 ? js_parse(tail + start, (size_t)(got - start), NULL) : NULL;
-	*ret = js_i64(line, "seq", 0);
-	return ERR_OK;
+	for (off_t size = (off_t)TAIL_READ;; size *= 4) {
+		off_t from = st.st_size > size ? st.st_size - size : 0;
+		size_t len = (size_t)(st.st_size - from);
+		AUTO_FREE char *tail = mem_alloc(len + 1);
+		ssize_t got = pread(fd, tail, len, from), start, end;
+		if (got < 0 || (size_t)got != len)
+			return error_errno(e, "read events.jsonl");
+		if (!last_line(tail, got, from == 0, &start, &end))
+			continue;
+		if (from + end < st.st_size && ftruncate(fd, from + end) < 0)
+			return error_errno(e, "cut the torn end of events.jsonl");
+		AUTO_JS struct js *line = end > start ? js_parse(tail + start, (size_t)(end - start), NULL) : NULL;
+		*ret = js_i64(line, "seq", 0);
+		if (!end || *ret > 0)
+			return ERR_OK;
+		if (ftruncate(fd, from + start) < 0 || fstat(fd, &st) < 0) /* a power cut left something else: the rows have it */
+			return error_errno(e, "cut the bad end of events.jsonl");
+	}
 }
 
 struct append {
@@ -95,9 +141,9 @@ struct append {
 static void append_line(void *ctx, int64_t seq, const char *line)
 {
 	struct append *a = ctx;
-	static const char *const moves[] = { "\"type\":\"task.", "\"type\":\"run.", "\"type\":\"gate.", "\"type\":\"todo." };
+	static const char *const moves[] = { "task.", "run.", "gate.", "todo." };
 	for (size_t i = 0; i < ARRAY_SIZE(moves) && !a->state_changed; i++)
-		a->state_changed = strstr(line, moves[i]) != NULL;
+		a->state_changed = core_line_is(line, moves[i]);
 	strbuf_adds(&a->text, line);
 	strbuf_addc(&a->text, '\n');
 	a->seq = seq;
@@ -117,6 +163,8 @@ static enum err_code append_events(struct core *c, const char *id, const char *d
 		strbuf_reset(&a.text);
 		if (!rc)
 			rc = core_events(c, id, a.seq, APPEND_PAGE, append_line, &a, &head, &over, e);
+		if (!rc && a.text.over)
+			rc = error_set(e, ERR_LIMIT, "%d lines of the log are larger than %zu bytes", APPEND_PAGE, a.text.len);
 		if (!rc && a.text.len)
 			rc = file_write_all(fd, a.text.data, a.text.len, e);
 	} while (!rc && a.text.len && a.seq < head);
@@ -185,6 +233,8 @@ static void state_of(const struct view *v, struct statefile *s)
 	const struct task_row *t = &v->task;
 	*s = (struct statefile){ .task_id = t->id, .session_id = t->session_id, .status = statefile_status(phase_status(t->phase)), .progress = t->progress,
 		.error = t->error, .start_ms = t->started_at ? t->started_at : t->created_at, .completed_ms = t->completed_at, .run = t->run_n, .beat = v->run.beat };
+	if (t->started_at && !phase_is_terminal(t->phase) && t->phase != PHASE_QUEUED && t->phase != PHASE_WAITING_HUMAN)
+		s->heartbeat_ms = t->beat_at; /* the runner's sign of life, not ours */
 	if (t->phase == PHASE_CANCELED)
 		s->error = "canceled";
 	if (t->phase == PHASE_TIMED_OUT && !s->error)
@@ -215,44 +265,82 @@ static void write_state(struct core *c, const struct view *v, const char *dir)
 		log_debug("task %s: %s", v->id, e.text);
 }
 
+/* From an open file into an open directory: the names on the way may belong to somebody who changes them. */
+static enum err_code copy_open(int from, int dir, const char *name, mode_t mode, struct error *e)
+{
+	struct stat st;
+	AUTO_FREE char *source = mem_printf("/proc/self/fd/%d", from);
+	AUTO_FREE char *to = mem_printf("/proc/self/fd/%d/%s", dir, name);
+	if (fstat(from, &st) < 0 || !S_ISREG(st.st_mode))
+		return error_set(e, ERR_INVALID, "'%s' is not a regular file", name);
+	return file_copy(source, to, mode, e);
+}
+
+static enum err_code copy_diff(int run, int task, struct error *e)
+{
+	AUTO_CLOSE int from = -1;
+	AUTO_CLOSE int to = -1;
+	enum err_code rc = file_open_beneath(run, "diff.patch", O_RDONLY | O_NONBLOCK, &from, e);
+	if (!rc)
+		rc = file_open_beneath(task, "artifacts", O_RDONLY | O_DIRECTORY, &to, e);
+	return rc ? rc : copy_open(from, to, "diff.patch", 0644, e);
+}
+
+static enum err_code copy_exchanges(const char *path, int run, struct error *e)
+{
+	AUTO_CLOSE int from = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	AUTO_CLOSE int to = -1;
+	if (from < 0)
+		return error_errno(e, "open '%s'", path);
+	enum err_code rc = file_open_beneath(run, "artifacts", O_RDONLY | O_DIRECTORY, &to, e);
+	return rc ? rc : copy_open(from, to, "exchanges.jsonl", 0600, e);
+}
+
 /* What the run leaves for the task: the diff, and the model's traffic that the gateway wrote. */
 static void collect_artifacts(struct core *c, const struct view *v, const char *dir)
 {
-	if (!v->run.id)
-		return;
-	AUTO_FREE char *run = launch_run_dir(c, v->id, v->run.worker, v->run.n);
-	AUTO_FREE char *from = file_join(run, "diff.patch");
-	AUTO_FREE char *to = file_join(dir, "artifacts/diff.patch");
-	AUTO_FREE char *exchanges = usage_file(c, v->run.id);
-	AUTO_FREE char *kept = file_join(run, "artifacts/exchanges.jsonl");
+	AUTO_CLOSE int task = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	AUTO_CLOSE int run = -1;
+	AUTO_FREE char *exchanges = v->run.id ? usage_file(c, v->run.id) : NULL;
 	struct error e = ERROR_INIT;
-	if (file_exists(from) && file_copy(from, to, 0644, &e))
+	if (!v->run.id || task < 0)
+		return;
+	enum err_code rc = launch_open_run_dir(c, v->id, v->run.worker, v->run.n, &run, &e);
+	if (!rc)
+		rc = copy_diff(run, task, &e);
+	if (rc && rc != ERR_NOT_FOUND)
 		log_warn("task %s: %s", v->id, e.text);
-	if (file_exists(exchanges) && file_copy(exchanges, kept, 0600, &e))
+	rc = run < 0 ? ERR_NOT_FOUND : copy_exchanges(exchanges, run, &e);
+	if (rc && rc != ERR_NOT_FOUND)
 		log_warn("task %s: %s", v->id, e.text);
 }
 
-static enum err_code sync_task(struct core *c, const char *id, struct error *e)
+/* What changed is written so that task.yaml comes last: a crash on the way shows in its age. */
+static enum err_code sync_task(struct core *c, const char *id, bool whole, struct error *e)
 {
 	struct view v = { .id = id };
 	AUTO_FREE char *dir = core_task_dir(c, id);
 	bool changed = false;
 	enum err_code rc = db_read(c->db, view_op, &v, e);
 	bool over = !rc && phase_is_terminal(v.task.phase);
-	if (!rc && (v.task.run_n || over)) {
+	bool external = !rc && external_is(&v.task);
+	if (!rc && (v.task.run_n || over || external)) {
 		AUTO_FREE char *artifacts = file_join(dir, "artifacts");
 		rc = file_mkdirs(artifacts, 0711, e);
 		if (!rc)
 			rc = append_events(c, id, dir, &changed, e);
+		changed = changed || whole || (over && !taskdir_is_whole(dir, v.task.completed_at));
 		if (!rc && (over || v.task.phase == PHASE_WAITING_HUMAN))
 			collect_artifacts(c, &v, dir);
 		if (!rc && changed)
-			rc = write_yaml(&v, dir, e);
-		if (!rc && changed)
 			rc = write_readme(&v, dir, e);
 	}
-	if (!rc)
+	if (external && !rc)
+		external_write_state(c, &v.task, dir);
+	else if (!rc)
 		write_state(c, &v, dir);
+	if (!rc && changed)
+		rc = write_yaml(&v, dir, e);
 	task_row_release(&v.task);
 	run_row_release(&v.run);
 	return rc == ERR_NOT_FOUND ? ERR_OK : rc; /* deleted meanwhile */
@@ -282,8 +370,10 @@ static void *taskdir_main(void *arg)
 	struct taskdirs *r = arg;
 	for (struct dirty *d; (d = next_dirty(r)); free(d)) {
 		struct error e = ERROR_INIT;
-		if (sync_task(r->core, d->id, &e))
+		pthread_mutex_lock(&r->writing);
+		if (sync_task(r->core, d->id, d->whole, &e))
 			log_error("record of task %s: %s", d->id, e.text);
+		pthread_mutex_unlock(&r->writing);
 	}
 	return NULL;
 }
@@ -293,11 +383,12 @@ static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
 	struct core *c = arg;
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(conn, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND run_n>0", &s, e);
+	enum err_code rc = db_prepare(conn, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') OR completed_at>?1", &s, e);
 	if (rc)
 		return rc;
+	db_bind_int(s, 1, clock_wall_ms() - ENDED_LATELY_MS);
 	while (!(rc = db_step(s, &row, e)) && row)
-		taskdir_dirty(c, db_text(s, 0));
+		taskdir_dirty_whole(c, db_text(s, 0));
 	db_done(s);
 	return rc;
 }
@@ -309,6 +400,7 @@ enum err_code taskdir_start(struct core *c, struct error *e)
 	r->core = c;
 	r->last = &r->first;
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_mutex_init(&r->writing, NULL);
 	pthread_cond_init(&r->wake, NULL);
 	enum err_code rc = db_read(c->db, live_op, c, e); /* what an earlier server committed and had not written yet */
 	if (rc)

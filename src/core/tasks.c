@@ -1,11 +1,16 @@
 /* Looking at tasks and runs, canceling and deleting them. */
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/external.h"
 #include "core/inside.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct look {
 	struct core *core;
@@ -273,6 +278,7 @@ enum err_code core_cancel(struct core *c, const char *who, const char *ref, cons
 	struct cancel k = { .look = { .core = c, .ref = ref, .repo = repo }, .who = who };
 	enum err_code rc = db_write(c->db, cancel_op, &k, e);
 	if (!rc) {
+		external_asked_to_end(c, k.look.id);
 		core_publish(c, &k.out);
 		AUTO_FREE char *topic = mem_printf("commands:%s", k.look.id);
 		hub_touch(c->hub, topic);
@@ -318,32 +324,63 @@ enum err_code core_retry(struct core *c, const char *who, const char *ref, const
 	return rc;
 }
 
+struct removal {
+	const char *ref;
+	char id[ID_SIZE];
+	int64_t run_n;
+};
+
 static enum err_code delete_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	static const char *const statements[] = { "DELETE FROM events WHERE task=?1", "DELETE FROM commands WHERE run IN (SELECT id FROM runs WHERE task=?1)",
 		"DELETE FROM runs WHERE task=?1", "DELETE FROM gates WHERE task=?1", "DELETE FROM queue WHERE task=?1", "DELETE FROM tasks WHERE id=?1" };
-	struct look *l = arg;
+	struct removal *l = arg;
 	AUTO_TASK struct task_row t = { 0 };
-	enum err_code rc = task_find(conn, l->ref, l->repo, l->id, e);
-	if (!rc)
-		rc = task_load(conn, l->id, &t, e);
+	enum err_code rc = task_load(conn, l->id, &t, e);
 	if (!rc && !phase_is_terminal(t.phase)) {
 		error_set(e, ERR_CONFLICT, "task %s is %s", l->ref, phase_status(t.phase));
 		error_hint(e, "signalbox cancel %s", l->ref);
 		return ERR_CONFLICT;
 	}
+	l->run_n = t.run_n;
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(statements); i++)
 		rc = db_exec(conn, e, statements[i], "s", l->id);
 	return rc;
 }
 
+/* What is left when the rows are gone: files.  A failure is the reconciler's to mend: the mark tells it that the task shall not come back. */
+static void delete_files(struct core *c, const struct removal *l, const char *dir)
+{
+	AUTO_FREE char *work = launch_work_dir(c, l->id, "main"); /* what a lost run had not saved goes with its task */
+	struct error e = ERROR_INIT;
+	for (int64_t n = 1; n <= l->run_n; n++) {
+		AUTO_FREE char *run = mem_printf("%s.main.%lld", l->id, (long long)n);
+		AUTO_FREE char *exchanges = usage_file(c, run);
+		unlink(exchanges);
+	}
+	if (file_remove_tree(work, &e) || file_remove_tree(dir, &e))
+		log_warn("task %s: deleted, but not all of its files: %s", l->id, e.text);
+}
+
 enum err_code core_delete(struct core *c, const char *who UNUSED, const char *ref, const char *repo, struct error *e)
 {
-	struct look l = { .core = c, .ref = ref, .repo = repo };
-	enum err_code rc = db_write(c->db, delete_op, &l, e);
+	struct removal l = { .ref = ref };
+	enum err_code rc = core_resolve(c, ref, repo, l.id, e);
 	if (rc)
 		return rc;
 	AUTO_FREE char *dir = dir_of(c, l.id);
+	AUTO_FREE char *mark = file_join(dir, TASK_DELETED);
+	taskdir_hold(c, true); /* nobody writes its record anew meanwhile */
+	int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600); /* no directory, no mark: nothing to bring it back from */
+	rc = fd < 0 && errno != ENOENT ? error_errno(e, "make '%s'", mark) : db_write(c->db, delete_op, &l, e);
+	if (fd >= 0)
+		close(fd);
+	if (rc)
+		unlink(mark);
+	taskdir_hold(c, false);
+	if (rc)
+		return rc;
 	hub_touch(c->hub, l.id);
-	return file_remove_tree(dir, e);
+	delete_files(c, &l, dir);
+	return ERR_OK;
 }

@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -37,12 +38,14 @@ struct db {
 	pthread_cond_t queue_filled;
 	struct db_job *head, **tail;
 	size_t queued;
+	atomic_bool crowded; /* the last group had several: those about to write are let come along, which makes groups larger */
 	bool busy;	  /* somebody, `turn`, has the writer's connection */
 	pthread_t turn;
 	bool closing;
 	void (*hook)(void *ctx);
 	void *hook_ctx;
 	struct db_stats stats;
+	atomic_uint_fast64_t generation;
 
 	pthread_mutex_t read_lock; /* guards the readers */
 	pthread_cond_t read_freed;
@@ -108,6 +111,7 @@ static size_t group_commit(struct db_conn *c, struct group *g, size_t first)
 static void group_finish(struct db *db, const struct group *g)
 {
 	size_t failed = 0;
+	atomic_fetch_add(&db->generation, 1);
 	for (size_t i = 0; i < g->n; i++)
 		failed += g->jobs[i]->rc != ERR_OK;
 	pthread_mutex_lock(&db->queue_lock);
@@ -153,13 +157,15 @@ static void group_fill(struct db *db, struct group *g)
 	}
 	if (!db->head)
 		db->tail = &db->head;
+	db->crowded = g->n > 1;
 }
 
 /* Blocks until there is work; false when there is none left and the database is being closed. */
 static bool group_take(struct db *db, struct group *g)
 {
 	g->n = 0;
-	sched_yield(); /* those who are about to write come along, see job_run_own */
+	if (db->crowded)
+		sched_yield();
 	pthread_mutex_lock(&db->queue_lock);
 	while (db->busy || (!db->head && !db->closing))
 		pthread_cond_wait(&db->queue_filled, &db->queue_lock);
@@ -207,13 +213,13 @@ static enum err_code job_queue(struct db *db, struct db_job *job, bool *ret_own,
 	return rc;
 }
 
-/* The caller is the writer this once.  Whoever is ready to run and about to write comes along: on a busy machine that makes groups, on
- * an idle one it costs a microsecond. */
+/* The caller is the writer this once, for those too who queued up meanwhile. */
 static void job_run_own(struct db *db, struct db_job *job)
 {
 	struct group g = { .n = 1 };
 	g.jobs[0] = job;
-	sched_yield();
+	if (db->crowded)
+		sched_yield();
 	pthread_mutex_lock(&db->queue_lock);
 	group_fill(db, &g);
 	pthread_mutex_unlock(&db->queue_lock);
@@ -309,6 +315,11 @@ void db_on_commit(struct db *db, void (*hook)(void *ctx), void *ctx)
 	db->hook = hook;
 	db->hook_ctx = ctx;
 	pthread_mutex_unlock(&db->queue_lock);
+}
+
+uint64_t db_generation(struct db *db)
+{
+	return atomic_load(&db->generation);
 }
 
 void db_stats(struct db *db, struct db_stats *ret)

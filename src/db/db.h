@@ -36,6 +36,8 @@ MUST_USE enum err_code db_read(struct db *db, db_op *op, void *arg, struct error
 /* `hook(ctx)` is called by the writer after each durable commit, before its callers go on; never by two threads at once. */
 void db_on_commit(struct db *db, void (*hook)(void *ctx), void *ctx);
 struct db_stats { uint64_t commits, ops, queued_now, failed; };
+/* Changes with every group that is committed, before its callers hear of it; any thread. */
+uint64_t db_generation(struct db *db);
 void db_stats(struct db *db, struct db_stats *ret);
 
 /* Statements: cached per connection by their text (use constant strings); reset when the op ends or db_done is called. */

@@ -300,12 +300,25 @@ static void discard(struct ws *w)
 	w->gone = w->gone || n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
+/* wslay gives up on frames that it cannot even read, with a close frame that names no code.  When nothing else is on its way we name it. */
+static void breach(struct ws *w)
+{
+	static const unsigned char protocol_error[] = { 0x88, 2, 1002 >> 8, 1002 & 0xff };
+	wslay_event_shutdown_read(w->frames);
+	w->close_at = w->close_at ? w->close_at : clock_mono_ms() + w->cfg.close_ms;
+	if (w->out.len || wslay_event_get_queued_msg_count(w->frames) > 1)
+		return;
+	wslay_event_shutdown_write(w->frames);
+	w->moved_at = clock_mono_ms();
+	strbuf_add(&w->out, protocol_error, sizeof(protocol_error));
+}
+
 static void receive(struct ws *w)
 {
 	w->read_budget = READ_BUDGET;
 	if (wslay_event_want_read(w->frames)) {
 		if (ws_has_room(w) && wslay_event_recv(w->frames))
-			w->gone = true;
+			breach(w);
 	} else {
 		discard(w);
 	}

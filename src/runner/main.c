@@ -66,7 +66,7 @@ void runner_move(struct runner *r, enum phase to)
 	r->phase = to;
 	js_set_str(data, "to", phase_name(to));
 	runner_event(r, "run.phase", "runner", data);
-	beat_write(r);
+	r->next_beat_ms = clock_mono_ms(); /* in this turn of the loop: the next step does not wait for the file */
 }
 
 int64_t runner_limit(const struct runner *r, const char *name)
@@ -189,7 +189,7 @@ static void check_time(struct runner *r, int64_t now)
 		beat_write(r);
 		link_want_beat(r);
 		r->last_beat_ms = now;
-		r->next_beat_ms = now + RUNNER_BEAT_MS;
+		r->next_beat_ms = now + min64(RUNNER_BEAT_MS, js_i64(r->spec, "heartbeat_timeout", INT64_MAX) / RUNNER_BEATS_PER_TIMEOUT);
 	}
 	if (now >= r->next_pulse_ms) {
 		int64_t before = r->pulse.busy_at_ms, stall = runner_limit(r, "stall_timeout") / RUNNER_PULSES_PER_STALL;

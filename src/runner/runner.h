@@ -22,6 +22,7 @@
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
 #define RUNNER_BEAT_MS 10000
+#define RUNNER_BEATS_PER_TIMEOUT 4 /* at least so many within the server's heartbeat_timeout: one may be late, or lost with the server */
 #define RUNNER_BEAT_SOON_MS 1000 /* changes of the cause come together */
 #define RUNNER_SETTLE_GRACE_MS 500   /* an agent that has said how it ended may still close its files */
 #define RUNNER_CANCEL_GRACE_MS 5000  /* between INT and KILL */

@@ -20,6 +20,8 @@
 #define BASE_MAX ((size_t)64 << 10)
 #define BOOT_MAX ((size_t)64)
 
+static const char *const worker_layers[] = { "upper", "plain", "base_tree", "setup", "setup.done", "work", NULL };
+
 static char *saved_path(const struct runner *r, const char *name)
 {
 	return mem_printf("%s/agents/%s/workspace/%s", js_str_or(r->spec, "task_dir", ""), js_str_or(r->spec, "worker", "main"), name);
@@ -208,13 +210,12 @@ static enum err_code begin(struct runner *r, struct error *e)
 {
 	static const char *const run_only[] = { "merged", "scratch", NULL };
 	static const char *const agents[] = { "upper", "plain", "base_tree", NULL };
-	static const char *const all[] = { "upper", "plain", "base_tree", "setup", "setup.done", "work", NULL };
 	bool resumes = js_str(r->spec, "agent_session") != NULL, hot = same_boot(r);
 	enum err_code rc = drop(r, run_only, e);
 	if (!rc && !hot)
-		rc = drop(r, all, e);
+		rc = drop(r, worker_layers, e);
 	if (!rc && !resumes)
-		rc = drop(r, r->plain || !has(r, "setup.done") ? all : agents, e);
+		rc = drop(r, r->plain || !has(r, "setup.done") ? worker_layers : agents, e);
 	if (rc)
 		return rc;
 	bool kept = resumes && has(r, r->plain ? "plain" : "upper");
@@ -281,5 +282,7 @@ void workspace_save(struct runner *r)
 		return;
 	if (e.code)
 		log_warn("the workspace was not saved: %s", e.text);
+	else if (!r->agent_ran && (!r->workspace_from || str_eq(r->workspace_from, "clean")) && drop(r, worker_layers, &e))
+		log_warn("clean up: %s", e.text); /* no agent has written anything into it */
 	r->over = true;
 }

@@ -22,6 +22,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -306,6 +307,7 @@ static void child_main(const struct stage *s, const struct identity *id, const s
 		_exit(STAGE_EXIT_ABANDONED);
 	in.signals = signals_open();
 	take_identity(id, &in); /* first the cgroup, whose descriptors are closed below */
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* after the ids, which clear it: for when this process is stopped and cannot see the socket close */
 	if (s->plan)
 		bwrap_descriptors(s, l, &in, &fds, &report_write);
 	if (s->layers)

@@ -63,6 +63,7 @@ class Site:
         self.dir.chmod(0o711)
         self.data, self.runtime, self.home = self.dir / "data", self.dir / "run", self.dir / "home"
         self.server, self.children, self.tasks, self.port = None, [], set(), None
+        self.kept = set()  # lost tasks: their workspace was not saved, so it stays until they are removed
         self.config_file = self.dir / "config.yaml"
         self.config = config or {}
         self.listen = listen
@@ -311,8 +312,15 @@ class Site:
         left += [f"mount {line}" for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if str(self.dir) in line]
         left += [f"cgroup {d}" for d in self.cgroups()]
         work = self.data / "work"
-        left += [f"work directory {p}" for p in (work.iterdir() if work.exists() else ())]
+        left += [f"work directory {p}" for p in (work.iterdir() if work.exists() else ()) if p.name.split(".")[0] not in self.kept]
         return left
+
+    def remove_kept(self):
+        """Removes the lost tasks, which takes their workspaces along."""
+        for id in list(self.kept):
+            status, body = self.call("DELETE", f"/v1/tasks/{id}")
+            assert status == 204, body
+            self.kept.remove(id)
 
     def cgroups(self):
         """Of this site's runs, whichever hierarchy they are in."""
@@ -377,6 +385,7 @@ class Site:
         """The site's end: its runs are over and have left nothing, then everything is stopped and nothing is left."""
         try:
             if self.server and self.server.poll() is None:
+                self.remove_kept()
                 self.assert_clean()
         finally:
             problems = self.destroy()

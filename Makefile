@@ -3,7 +3,7 @@ BUILD ?= build
 NPM_STAMP = node_modules/.package-lock.json
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build demo test bench install clean asan tsan clang fuzz
+.PHONY: all setup build demo test bench fault install clean asan tsan clang fuzz
 
 all: build
 
@@ -24,6 +24,10 @@ test: setup build
 
 bench: setup build
 	@bench/run $(BUILD)
+
+N ?= 100
+fault: setup build
+	@$(PYTHON) test/fault/lab.py $(BUILD) --rounds $(N)
 
 install: build
 	@meson install -C $(BUILD)

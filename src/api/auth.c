@@ -27,14 +27,14 @@ enum err_code api_load_token(const char *data_dir, char **ret, struct error *e)
 	AUTO_FREE char *path = file_join(data_dir, "token");
 	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(TOKEN_TEXT_MAX);
 	enum err_code rc = file_read(path, TOKEN_TEXT_MAX, &text, e);
-	if (rc == ERR_NOT_FOUND) {
+	while (text.len && (text.data[text.len - 1] == '\n' || text.data[text.len - 1] == ' '))
+		text.data[--text.len] = 0;
+	if (rc == ERR_NOT_FOUND || (!rc && !text.len)) { /* an empty token would let everybody in */
 		unsigned char secret[TOKEN_BYTES];
 		clock_random(secret, sizeof(secret));
 		str_add_base64url(&text, secret, sizeof(secret));
 		rc = file_replace(path, text.data, text.len, 0600, FILE_SYNC, e);
 	}
-	while (text.len && text.data[text.len - 1] == '\n')
-		text.data[--text.len] = 0;
 	if (!rc)
 		*ret = strbuf_detach(&text);
 	return rc;

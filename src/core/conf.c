@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define KEY_MAX 4096
+#define SANDBOX_ID_MAX (INT32_MAX - 1) /* the next one is the gateway's */
 enum unit { UNIT_COUNT, UNIT_BYTES, UNIT_MS };
 #define MIB ((int64_t)1 << 20)
 #define SECOND ((int64_t)1000)
@@ -128,6 +129,14 @@ static enum err_code check_layers(const struct conf *c, struct error *e)
 	return error_set(e, ERR_INVALID, "sandbox.layers '%.40s': expected auto, overlay or plain", layers);
 }
 
+static enum err_code check_ids(const struct conf *c, struct error *e)
+{
+	const struct js *sandbox = js_get(c->root, "sandbox");
+	int64_t id = 0;
+	enum err_code rc = js_want_i64(sandbox, "sandbox", "uid", 1, SANDBOX_ID_MAX, &id, e); /* never root's */
+	return rc ? rc : js_want_i64(sandbox, "sandbox", "gid", 1, SANDBOX_ID_MAX, &id, e);
+}
+
 static enum err_code check_all(struct conf *c, struct error *e)
 {
 	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "client", "run", NULL }; /* the last two are the command line's own */
@@ -152,6 +161,8 @@ static enum err_code check_all(struct conf *c, struct error *e)
 		rc = check_section(c->root, "environments", environment, e);
 	if (!rc)
 		rc = check_layers(c, e);
+	if (!rc)
+		rc = check_ids(c, e);
 	return rc ? rc : check_limits(c, e);
 }
 
@@ -234,6 +245,11 @@ int64_t conf_sandbox_uid(const struct conf *c)
 	return js_i64(js_get(c->root, "sandbox"), "uid", CONFIG_SANDBOX_ID);
 }
 
+int64_t conf_sandbox_gid(const struct conf *c)
+{
+	return js_i64(js_get(c->root, "sandbox"), "gid", conf_sandbox_uid(c));
+}
+
 const char *conf_layers(const struct conf *c)
 {
 	return js_str_or(js_get(c->root, "sandbox"), "layers", "auto");
@@ -270,6 +286,8 @@ enum err_code conf_provider_key(const struct js *provider, const char *name, cha
 			return error_wrap(e, "key of model provider '%s'", name);
 		while (text.len && (text.data[text.len - 1] == '\n' || text.data[text.len - 1] == ' '))
 			text.data[--text.len] = 0;
+		if (!text.len)
+			return error_set(e, ERR_INVALID, "key of model provider '%s': the file '%s' is empty", name, file);
 		*ret = strbuf_detach(&text);
 		return ERR_OK;
 	}

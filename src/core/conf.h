@@ -24,6 +24,7 @@ const char *conf_default_model(const struct conf *c);	    /* NULL: the adapter's
 const struct js *conf_agent(const struct conf *c, const char *name);       /* NULL when not configured */
 const struct js *conf_environment(const struct conf *c, const char *name); /* NULL when not configured */
 int64_t conf_sandbox_uid(const struct conf *c);
+int64_t conf_sandbox_gid(const struct conf *c);
 const char *conf_layers(const struct conf *c);     /* "auto", "overlay" or "plain" */
 const char *conf_codex_path(const struct conf *c); /* NULL: search */
 struct js *conf_names(const struct conf *c, const char *section); /* array of names; taken by the caller */

@@ -94,7 +94,7 @@ static enum err_code open_parts(struct core *c, const struct core_options *o, st
 	if (rc)
 		return rc;
 	c->uid = c->root ? (uid_t)conf_sandbox_uid(c->config) : geteuid();
-	c->gid = c->root ? (gid_t)conf_sandbox_uid(c->config) : getegid();
+	c->gid = c->root ? (gid_t)conf_sandbox_gid(c->config) : getegid();
 	rc = make_data_dir(c, e);
 	if (!rc)
 		rc = check_traversable(c, e);

@@ -35,7 +35,7 @@ struct gateway_ctl {
 	pthread_mutex_t lock; /* guards all below */
 	struct offered keys[KEYS_MAX];
 	int key_count;
-	int pidfd;	   /* of the running gateway, or -1 */
+	int pidfd, former; /* of the running gateway, of the one before it; or -1 */
 	char *config;	   /* the document it was started with */
 	int64_t next_start_ms, backoff_ms;
 };
@@ -214,15 +214,20 @@ static enum err_code ensure(struct core *c, struct error *e)
 	AUTO_CLOSE int old_fd = open_process(old);
 	if (old > 0 && same) {
 		log_info("gateway: adopted, pid %d", (int)old);
+		if (g->pidfd >= 0)
+			close(g->pidfd);
 		g->pidfd = TAKE_FD(old_fd);
 		return ERR_OK;
 	}
 	struct proc p = PROC_INIT;
 	enum err_code rc = spawn_gateway(c, config, &p, e);
-	if (rc)
+	if (rc) {
+		proc_release(&p);
 		return error_wrap(e, "start the model gateway");
-	if (g->pidfd >= 0)
-		close(g->pidfd);
+	}
+	if (g->former >= 0)
+		close(g->former);
+	g->former = TAKE_FD(g->pidfd); /* if it was our child it is reaped when it has ended */
 	g->pidfd = TAKE_FD(p.pidfd);
 	if (old_fd >= 0) {
 		struct proc former = { .pid = old, .pidfd = old_fd };
@@ -235,7 +240,7 @@ enum err_code gateway_ctl_start(struct core *c, struct error *e)
 {
 	struct gateway_ctl *g = NEW(struct gateway_ctl);
 	c->gateway = g;
-	g->pidfd = -1;
+	g->pidfd = g->former = -1;
 	g->backoff_ms = RESTART_FIRST_MS;
 	pthread_mutex_init(&g->lock, NULL);
 	AUTO_FREE char *dir = gateway_ctl_dir(c);
@@ -262,6 +267,10 @@ void gateway_ctl_stop(struct core *c)
 	}
 	if (g->pidfd >= 0)
 		close(g->pidfd);
+	if (g->former >= 0)
+		close(g->former);
+	pthread_mutex_destroy(&g->lock);
+	free(g->config);
 	free(g);
 	c->gateway = NULL;
 }
@@ -282,6 +291,10 @@ void gateway_ctl_tick(struct core *c)
 	struct gateway_ctl *g = c->gateway;
 	struct error e = ERROR_INIT;
 	pthread_mutex_lock(&g->lock);
+	if (g->former >= 0 && is_gone(g->former)) {
+		close(g->former);
+		g->former = -1;
+	}
 	if (!is_gone(g->pidfd)) {
 		g->backoff_ms = RESTART_FIRST_MS;
 	} else if (clock_mono_ms() >= g->next_start_ms) {
@@ -315,7 +328,10 @@ enum err_code gateway_ctl_set_key(struct core *c, const char *provider, const ch
 				}
 		if (!old && g->key_count < KEYS_MAX)
 			g->keys[g->key_count++] = (struct offered){ mem_strdup(provider), mem_strdup(key) };
-		rc = ensure(c, e);
+		else if (!old)
+			rc = error_set(e, ERR_LIMIT, "%d keys are offered already", KEYS_MAX);
+		if (!rc)
+			rc = ensure(c, e);
 	}
 	pthread_mutex_unlock(&g->lock);
 	return rc;

@@ -1,5 +1,6 @@
 /* Event streams' tails in memory: a ring per watched task and the list of those who watch. */
 #include "core/hub.h"
+#include "core/core.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -222,7 +223,7 @@ static void ring_put(struct topic *t, int64_t seq, const char *line)
 	free(slot->text);
 	free(TAKE_PTR(slot->frame));
 	slot->text = mem_strdup(line);
-	slot->last = strstr(line, "\"type\":\"task.done\"") != NULL;
+	slot->last = core_line_is(line, "task.done\"");
 	slot->seq = seq;
 	t->head = seq;
 	if (t->count < HUB_RING)

@@ -248,14 +248,26 @@ static bool has_result(const struct js *events)
 	return n && str_eq(js_str(js_at(events, n - 1), "type"), "run.result");
 }
 
+/* Before anything is read or written for it. */
+static enum err_code known_op(struct db_conn *c, void *arg, struct error *e)
+{
+	const struct batch *b = arg;
+	AUTO_RUN struct run_row r = { 0 };
+	enum err_code rc = run_load(c, b->run_id, &r, e);
+	return rc || b->from_disk ? rc : check_runner(&r, b->token, b->epoch, e);
+}
+
 static enum err_code take_batch(struct core *c, struct batch *b, struct error *e)
 {
 	AUTO_JS struct js *total = NULL;
 	struct error ignored = ERROR_INIT;
+	enum err_code rc = db_read(c->db, known_op, b, e);
+	if (rc)
+		return rc;
 	if (usage_pull(c, b->run_id, has_result(b->events) ? &total : NULL, &ignored))
 		log_warn("run %s: usage: %s", b->run_id, ignored.text);
 	b->usage = total;
-	enum err_code rc = db_write(c->db, batch_op, b, e);
+	rc = db_write(c->db, batch_op, b, e);
 	if (!rc) {
 		atomic_fetch_add(&c->ingested, js_len(b->events));
 		core_publish(c, &b->out);

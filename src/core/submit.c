@@ -13,6 +13,8 @@
 #include <time.h>
 
 #define PROMPT_MAX ((size_t)1 << 20)
+#define SETUP_MAX ((size_t)1 << 20)   /* what the runner takes */
+#define VERIFY_MAX ((size_t)16 << 10) /* it stands in events and in the result */
 #define LABELS_MAX 32
 #define LABEL_TEXT_MAX 256
 #define ENV_MAX 64
@@ -115,6 +117,13 @@ static enum err_code resolve_agent(struct core *c, const struct js *body, struct
 	return ERR_OK;
 }
 
+static enum err_code check_length(const char *member, const char *text, size_t max, struct error *e)
+{
+	if (!text || strlen(text) <= max)
+		return ERR_OK;
+	return error_set(e, ERR_LIMIT, "%s: %zu bytes, at most %zu are allowed", member, strlen(text), max);
+}
+
 static enum err_code resolve_environment(struct core *c, const struct js *body, struct js *spec, struct error *e)
 {
 	const char *name = NULL, *setup = NULL, *network = NULL, *verify = NULL;
@@ -127,6 +136,10 @@ static enum err_code resolve_environment(struct core *c, const struct js *body, 
 		rc = js_want_str(body, "", "verify", &verify, e);
 	if (!rc)
 		rc = check_string_map(js_get(body, "env"), "env", ENV_MAX, e);
+	if (!rc)
+		rc = check_length("setup", setup, SETUP_MAX, e);
+	if (!rc)
+		rc = check_length("verify", verify, VERIFY_MAX, e);
 	if (rc)
 		return rc;
 	name = name ? name : "default";
@@ -181,6 +194,8 @@ static enum err_code resolve_limits(struct core *c, const struct js *body, struc
 			rc = conf_parse_limit(it.key, it.value, &v, e);
 			if (!rc)
 				js_set_int(out, it.key, v);
+			else
+				error_wrap(e, "limits");
 		}
 		if (rc)
 			return rc;

@@ -294,6 +294,18 @@ struct again {
 	struct outbox out;
 };
 
+/* An agent that we did not start we cannot start again. */
+static enum err_code check_ours(struct db_conn *conn, const char *id, struct error *e)
+{
+	AUTO_TASK struct task_row t = { 0 };
+	enum err_code rc = task_load(conn, id, &t, e);
+	if (rc || !external_is(&t))
+		return rc;
+	error_set(e, ERR_CONFLICT, "task %s is of an agent that Signalbox did not start", id);
+	error_hint(e, "start that agent again; it registers anew");
+	return ERR_CONFLICT;
+}
+
 /* By a person's wish: the same turn once more, whatever the policy had to say. */
 static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
 {
@@ -301,12 +313,14 @@ static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
 	struct move m = { .to = PHASE_QUEUED, .actor = k->who, .reopen = true };
 	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
 	if (!rc)
+		rc = check_ours(conn, k->look.id, e);
+	if (!rc)
 		rc = task_move(conn, k->look.id, &m, &k->out, e);
 	if (!rc)
 		rc = db_exec(conn, e, "UPDATE tasks SET house_failures=0, agent_failures=0, cancel_asked=0 WHERE id=?1", "s", k->look.id);
 	if (!rc)
 		rc = event_add(conn, k->look.id, "task.retried", NULL, 0, k->who, clock_wall_ms(), NULL, &k->out, e);
-	if (rc == ERR_CONFLICT)
+	if (rc == ERR_CONFLICT && !e->hint[0])
 		error_hint(e, "`signalbox show %s` tells how it is; cancel it first to begin again", k->look.ref);
 	return rc;
 }

@@ -1,6 +1,7 @@
 /* What the gateway counted: its file of exchanges per run, read from where we stopped, turned into usage.added events. */
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/line.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/inside.h"
@@ -10,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define EXCHANGES_READ_MAX ((size_t)64 << 20)
+#define EXCHANGES_PART ((size_t)1 << 20)     /* of the file, turned into events in one transaction */
+#define EXCHANGE_LINE_MAX ((size_t)16 << 20) /* a longer one is not counted */
 
 static const char *const counters[] = { "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens", NULL };
 
@@ -42,8 +44,9 @@ static struct js *counted(const struct js *line)
 
 struct pull {
 	const char *run_id;
-	int64_t offset, from; /* in the file: whole lines up to offset are on record; text begins at `from` */
-	const char *text;
+	int64_t from, next; /* in the file: what was before `from` is on record; `next` will be */
+	const char *text;   /* whole lines from `from` on */
+	bool lost_race;	    /* somebody else was faster, or the run is over */
 	struct outbox out;
 };
 
@@ -52,8 +55,9 @@ static enum err_code pull_op(struct db_conn *c, void *arg, struct error *e)
 	struct pull *p = arg;
 	AUTO_RUN struct run_row r = { 0 };
 	enum err_code rc = run_load(c, p->run_id, &r, e);
-	if (rc || r.exchanges != p->from || phase_is_terminal(r.phase))
-		return rc; /* somebody else was faster */
+	p->lost_race = r.exchanges != p->from || phase_is_terminal(r.phase);
+	if (rc || p->lost_race)
+		return rc;
 	const char *at = p->text, *newline;
 	for (; !rc && (newline = strchr(at, '\n')); at = newline + 1) {
 		AUTO_JS struct js *line = js_parse(at, (size_t)(newline - at), NULL);
@@ -61,9 +65,7 @@ static enum err_code pull_op(struct db_conn *c, void *arg, struct error *e)
 		if (data)
 			rc = event_add(c, r.task, "usage.added", r.worker, r.n, "gateway", clock_wall_ms(), data, &p->out, e);
 	}
-	if (!rc)
-		rc = db_exec(c, e, "UPDATE runs SET exchanges=?2 WHERE id=?1", "si", r.id, p->from + (at - p->text));
-	return rc;
+	return rc ? rc : db_exec(c, e, "UPDATE runs SET exchanges=?2 WHERE id=?1", "si", r.id, p->next);
 }
 
 static enum err_code offset_op(struct db_conn *c, void *arg, struct error *e)
@@ -86,44 +88,76 @@ static void note_failure(struct js *total, const struct js *line)
 	js_set_int(total, "failure_status", error ? status : 0);
 }
 
-static struct js *sum_of(const char *text)
+static void sum_line(void *ctx, const char *text, size_t len, size_t full_len UNUSED)
 {
-	struct js *total = js_object();
-	for (const char *newline; (newline = strchr(text, '\n')); text = newline + 1) {
-		AUTO_JS struct js *line = js_parse(text, (size_t)(newline - text), NULL);
-		AUTO_JS struct js *data = counted(line);
-		if (data)
-			add_exchange(total, data);
-		note_failure(total, line);
+	struct js *total = ctx;
+	AUTO_JS struct js *line = js_parse(text, len, NULL);
+	AUTO_JS struct js *data = counted(line);
+	if (data)
+		add_exchange(total, data);
+	note_failure(total, line);
+}
+
+static enum err_code sum_file(int fd, char *buf, struct js **ret_total, struct error *e)
+{
+	AUTO_JS struct js *total = js_object();
+	struct line_reader lines;
+	off_t at = 0;
+	ssize_t n;
+	line_init(&lines, EXCHANGE_LINE_MAX);
+	for (; (n = pread(fd, buf, EXCHANGES_PART, at)) > 0; at += n)
+		line_feed(&lines, buf, (size_t)n, sum_line, total);
+	line_release(&lines);
+	if (n < 0)
+		return error_errno(e, "read");
+	*ret_total = js_ref(total);
+	return ERR_OK;
+}
+
+/* Whole lines from p->from on into buf; a line that is longer than one part is passed over. False when there is none yet. */
+static bool read_part(int fd, struct pull *p, char *buf)
+{
+	ssize_t n = pread(fd, buf, EXCHANGES_PART, p->from);
+	const char *end = n > 0 ? memrchr(buf, '\n', (size_t)n) : NULL;
+	p->next = p->from;
+	if (n <= 0 || (!end && (size_t)n < EXCHANGES_PART))
+		return false;
+	size_t len = end ? (size_t)(end + 1 - buf) : 0;
+	buf[len] = 0;
+	p->text = buf;
+	p->next = p->from + (int64_t)(end ? len : (size_t)n);
+	return true;
+}
+
+static enum err_code pull_all(struct core *c, int fd, struct pull *p, char *buf, struct error *e)
+{
+	enum err_code rc = ERR_OK;
+	while (!rc && !p->lost_race && read_part(fd, p, buf)) {
+		rc = db_write(c->db, pull_op, p, e);
+		if (!rc)
+			core_publish(c, &p->out);
+		outbox_release(&p->out);
+		p->from = p->next;
 	}
-	return total;
+	return rc;
 }
 
 enum err_code usage_pull(struct core *c, const char *run_id, struct js **ret_total, struct error *e)
 {
 	AUTO_FREE char *path = usage_file(c, run_id);
-	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	struct stat st;
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return ERR_OK; /* no model was asked */
 	struct pull p = { .run_id = run_id };
 	enum err_code rc = db_read(c->db, offset_op, &p, e);
 	if (rc || (!ret_total && st.st_size <= p.from))
 		return rc;
-	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(EXCHANGES_READ_MAX);
-	rc = file_read_fd(fd, EXCHANGES_READ_MAX, &text, e);
-	if (rc)
-		return error_wrap(e, "read '%s'", path);
-	if (text.len > (size_t)p.from) {
-		p.text = text.data + p.from;
-		rc = db_write(c->db, pull_op, &p, e);
-		if (!rc)
-			core_publish(c, &p.out);
-		outbox_release(&p.out);
-	}
+	AUTO_FREE char *buf = mem_alloc(EXCHANGES_PART + 1);
+	rc = pull_all(c, fd, &p, buf, e);
 	if (!rc && ret_total)
-		*ret_total = sum_of(strbuf_str(&text));
-	return rc;
+		rc = sum_file(fd, buf, ret_total, e);
+	return rc ? error_wrap(e, "read '%s'", path) : ERR_OK;
 }
 
 #define OPEN_TAIL ((size_t)256 << 10)
@@ -133,7 +167,7 @@ struct js *usage_open_request(struct core *c, const char *run_id)
 	AUTO_FREE char *path = usage_file(c, run_id);
 	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	struct stat st;
-	if (fd < 0 || fstat(fd, &st) < 0 || !st.st_size)
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !st.st_size)
 		return NULL;
 	off_t from = st.st_size > (off_t)OPEN_TAIL ? st.st_size - (off_t)OPEN_TAIL : 0;
 	AUTO_FREE char *tail = mem_alloc(OPEN_TAIL + 1);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SPEC_MAX ((size_t)8 << 20)
@@ -90,10 +91,27 @@ static enum err_code read_secrets(struct runner *r, struct error *e)
 	return ERR_OK;
 }
 
+/* The directory belongs to the identity that the sandboxes have, which must not tell root what to do: the file has to be our own. */
+static enum err_code read_own(const char *dir, const char *name, struct strbuf *ret, struct error *e)
+{
+	AUTO_CLOSE int at = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	AUTO_CLOSE int fd = at < 0 ? -1 : openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_errno(e, "open '%s/%s'", dir, name);
+	if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_mode & (S_IWGRP | S_IWOTH))
+		return error_set(e, ERR_DENIED, "'%s/%s' is not a file of uid %u alone", dir, name, (unsigned)geteuid());
+	return file_read_fd(fd, SPEC_MAX, ret, e);
+}
+
 static enum err_code read_spec(struct runner *r, const char *dir, struct error *e)
 {
 	AUTO_FREE char *path = file_join(dir, "spec.json");
-	r->spec = js_load(path, SPEC_MAX, e);
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SPEC_MAX);
+	enum err_code rc = read_own(dir, "spec.json", &text, e);
+	if (rc)
+		return rc;
+	r->spec = js_parse(strbuf_str(&text), text.len, e);
 	if (!r->spec)
 		return error_wrap(e, "read '%s'", path);
 	r->run_dir = js_str(r->spec, "run_dir");
@@ -106,7 +124,7 @@ static enum err_code read_spec(struct runner *r, const char *dir, struct error *
 	r->gid = (gid_t)js_i64(js_get(r->spec, "sandbox"), "gid", (int64_t)getegid());
 	if (!r->run_dir || !r->work_dir || !r->home || !r->run_id || !r->task_id)
 		return error_set(e, ERR_INVALID, "'%s' lacks a member", path);
-	return ERR_OK;
+	return str_eq(r->run_dir, dir) ? ERR_OK : error_set(e, ERR_INVALID, "'%s' is of another run", path);
 }
 
 /* Who we are, for a server that comes later: pids are used again, this triple is not. */
@@ -121,11 +139,15 @@ static enum err_code write_identity(struct runner *r, struct error *e)
 	js_set_int(o, "start_ticks", (int64_t)id.start_ticks);
 	js_set_str(o, "boot", id.boot);
 	AUTO_FREE char *text = js_pretty(o);
-	AUTO_FREE char *path = file_join(r->run_dir, "runner.json");
 	AUTO_FREE char *pid = mem_printf("%d\n", (int)id.pid);
-	AUTO_FREE char *pid_path = file_join(r->run_dir, "runtime/pid");
-	rc = file_replace(path, text, strlen(text), 0644, FILE_NOSYNC, e);
-	return rc ? rc : file_replace(pid_path, pid, strlen(pid), 0644, FILE_NOSYNC, e);
+	AUTO_CLOSE int dir = open(r->run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	AUTO_CLOSE int runtime = -1;
+	if (dir < 0)
+		return error_errno(e, "open '%s'", r->run_dir);
+	rc = file_replace_at(dir, "runner.json", text, strlen(text), 0644, FILE_NOSYNC, e);
+	if (!rc)
+		rc = file_open_beneath(dir, "runtime", O_RDONLY | O_DIRECTORY, &runtime, e);
+	return rc ? rc : file_replace_at(runtime, "pid", pid, strlen(pid), 0644, FILE_NOSYNC, e);
 }
 
 static int open_signals(void)

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #define FILES_IN_RESULT_MAX 2000 /* the patch has them all */
+#define PATHS_IN_RESULT_MAX ((size_t)64 << 10) /* bytes of their names: the result must fit an event, whatever an agent calls its files */
+#define LIST_IN_RESULT_MAX ((size_t)64 << 10)  /* bytes of questions, of next actions */
 #define SUMMARY_TEXT_MAX ((size_t)16 << 10)
 
 static void copy_text(struct js *o, const char *key, const char *text)
@@ -21,14 +23,23 @@ static void copy_text(struct js *o, const char *key, const char *text)
 	js_set(o, key, js_string_n(text, n));
 }
 
+static struct js *some_texts(const struct js *list)
+{
+	struct js *out = js_array();
+	size_t bytes = 0;
+	for (size_t i = 0; i < js_len(list) && (bytes += js_text_len(js_at(list, i)) + 1) <= LIST_IN_RESULT_MAX; i++)
+		js_push(out, js_ref(js_at(list, i)));
+	return out;
+}
+
 static void add_final(struct runner *r, struct js *o)
 {
 	static const char *const words[] = { [AGENT_SUCCESS] = "success", [AGENT_BLOCKED] = "blocked", [AGENT_FAILED] = "failed" };
 	const struct js *final = r->outcome.final;
 	js_set_str(o, "outcome", r->verdict.phase != PHASE_SUCCEEDED ? "failed" : words[r->outcome.status]);
 	copy_text(o, "summary", final ? js_str(final, "summary") : r->outcome.text);
-	js_set(o, "questions", js_get(final, "questions") ? js_ref(js_get(final, "questions")) : js_array());
-	js_set(o, "next_actions", js_get(final, "nextActions") ? js_ref(js_get(final, "nextActions")) : js_array());
+	js_set(o, "questions", some_texts(js_get(final, "questions")));
+	js_set(o, "next_actions", some_texts(js_get(final, "nextActions")));
 	struct js *claims = js_object();
 	if (final) {
 		js_set_int(claims, "tests_run", js_i64(final, "testsRun", 0));
@@ -42,8 +53,11 @@ static void add_changes(struct runner *r, struct js *o)
 	static const char *const kept[] = { "added", "deleted", "tree", "skipped", NULL };
 	const struct js *files = js_get(r->changes, "files");
 	struct js *list = js_array();
-	for (size_t i = 0; i < js_len(files) && i < FILES_IN_RESULT_MAX; i++)
+	size_t names = 0;
+	for (size_t i = 0; i < js_len(files) && i < FILES_IN_RESULT_MAX && names < PATHS_IN_RESULT_MAX; i++) {
+		names += strlen(js_str_or(js_at(files, i), "path", "")) + strlen(js_str_or(js_at(files, i), "old_path", ""));
 		js_push(list, js_ref(js_at(files, i)));
+	}
 	js_set(o, "files", list);
 	js_set_int(o, "files_changed", (int64_t)js_len(files));
 	for (const char *const *k = kept; *k; k++)

@@ -2,6 +2,7 @@
  * file, so that a server that is away costs disk, not memory. */
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "runner/runner.h"
 #include <fcntl.h>
@@ -9,12 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SPOOL_READ_MAX ((size_t)1 << 20) /* one batch's bytes */
+#define SPOOL_READ_MAX ((size_t)2 << 20) /* one batch's bytes */
+#define SPOOL_LINE_MAX ((size_t)1 << 20) /* a longer line would never fit a batch; what it said is in the raw output */
 
 struct spool {
 	int fd;
 	int64_t last, acked; /* numbers */
 	off_t acked_offset;  /* of the first line that is not acknowledged */
+	off_t size;	     /* of the whole lines */
 	bool dirty;
 };
 
@@ -38,6 +41,18 @@ void spool_close(struct spool *s)
 	free(s);
 }
 
+/* Its place is kept, its words are counted. */
+static void shorten(struct js *line, struct strbuf *text)
+{
+	struct js *data = js_object();
+	const char *id = js_str(js_get(line, "data"), "id");
+	js_set_str(data, "id", id);
+	js_set_int(data, "truncated", (int64_t)text->len);
+	js_set(line, "data", data);
+	strbuf_reset(text);
+	js_dump_to(line, text);
+}
+
 enum err_code spool_add(struct spool *s, const char *type, const char *actor, const struct js *data, struct error *e)
 {
 	char at[RFC3339_SIZE];
@@ -50,10 +65,15 @@ enum err_code spool_add(struct spool *s, const char *type, const char *actor, co
 	js_set_str(line, "actor", actor);
 	js_set(line, "data", data ? js_ref(data) : js_object());
 	js_dump_to(line, &text);
+	if (text.len > SPOOL_LINE_MAX)
+		shorten(line, &text);
 	strbuf_addc(&text, '\n');
 	enum err_code rc = file_write_all(s->fd, text.data, text.len, e);
+	if (rc && ftruncate(s->fd, s->size) < 0) /* half a line must not stand before the next one */
+		log_error("spool: half a line could not be taken back");
 	if (rc)
 		return error_wrap(e, "write the spool");
+	s->size += (off_t)text.len;
 	s->last++;
 	s->dirty = true;
 	return ERR_OK;

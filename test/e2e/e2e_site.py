@@ -51,6 +51,13 @@ def proc_text(pid, name):
     return b""
 
 
+def namespace_of(pid):
+    """A process's mount namespace; nothing when it is gone."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    return None
+
+
 def is_alive(pid):
     return proc_text(pid, "stat").rsplit(b")", 1)[-1].split()[:1] not in ([], [b"Z"], [b"X"])
 
@@ -287,9 +294,6 @@ class Site:
 
     # --- the end
 
-    def runner_pids(self):
-        return [pid for pid in processes() if b"signalbox-runner" in proc_text(pid, "cmdline") and str(self.dir).encode() in proc_text(pid, "cmdline")]
-
     def gateway_pid(self):
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             conn = UnixConnection(self.runtime / "gateway-control.sock", 5)
@@ -298,12 +302,26 @@ class Site:
         return None
 
     def ours(self):
-        """Processes that have to do with this site: by their words, their environment, or what is mounted for them."""
-        needle, found = str(self.dir).encode(), []
+        """Processes that have to do with this site: by their words, their environment, or what is mounted for them alone.
+
+        Only to tell what is left: a mount in the namespace of all would make this everybody, so nothing is ever killed by it."""
+        needle, found, here = str(self.dir).encode(), [], namespace_of("self")
         for pid in processes():
-            if pid != os.getpid() and is_alive(pid) and any(needle in proc_text(pid, name) for name in ("cmdline", "environ", "mountinfo")):
+            if pid == os.getpid() or not is_alive(pid):
+                continue
+            names = ("cmdline", "environ") if namespace_of(pid) == here else ("cmdline", "environ", "mountinfo")
+            if any(needle in proc_text(pid, name) for name in names):
                 found.append(pid)
         return found
+
+    def started(self):
+        """What this site started and may end: the runners of its own tasks, by their exact command line, and what descends from them."""
+        runners = [pid for pid in processes() if self.is_runner(pid)]
+        return {pid for runner in runners for pid in (runner, *descendants(runner))} - {os.getpid(), os.getppid(), 1}
+
+    def is_runner(self, pid):
+        words = proc_text(pid, "cmdline").split(b"\0")
+        return len(words) >= 2 and words[0].endswith(b"/signalbox-runner") and words[1].startswith(str(self.data / "tasks").encode() + b"/")
 
     def left_of_runs(self):
         """Of ended runs: processes other than server, gateway and model; mounts; cgroups; work directories."""
@@ -355,8 +373,10 @@ class Site:
             problems += self.end(gateway, "the gateway")
         for child in self.children:
             problems += self.end_child(child, "a child")
-        for pid in self.ours():
+        mine = self.started()
+        for pid in set(self.ours()) | mine:
             problems.append(f"left: {pid} {proc_text(pid, 'cmdline')!r}")
+        for pid in mine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         problems += [f"listening: {line}" for line in pathlib.Path("/proc/net/unix").read_text().splitlines() if str(self.dir) in line]
@@ -364,6 +384,9 @@ class Site:
             text = log.read_text(errors="replace")
             if "Sanitizer" in text or "runtime error:" in text:
                 problems.append(text)
+        mounts = [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if str(self.dir) in line]
+        if mounts:  # what is mounted below may be anybody's: not to be removed with us
+            return problems + [f"still mounted, so {self.dir} is not removed: {line}" for line in mounts]
         subprocess.run(["chmod", "-R", "u+rwX", str(self.dir)], capture_output=True)
         shutil.rmtree(self.dir, ignore_errors=True)
         if self.dir.exists():

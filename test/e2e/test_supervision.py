@@ -87,7 +87,7 @@ def test_a_killed_runner_is_noticed_and_the_next_attempt_goes_on_in_the_agents_s
 def test_a_resumed_session_finds_its_workspace_even_when_only_the_saved_one_is_left(new_site):
     if not CODEX.exists():
         pytest.skip("Codex is not installed")
-    site = new_site(scenarios='  - match: "[scenario half]"\n    steps:\n      - shell: "echo half > half.txt; rm -f a.txt"\n      - final: {status: failed, summary: "only half", questions: [], nextActions: [], testsRun: 0, testsPassed: 0}\n')
+    site = new_site(scenarios='  - match: "[scenario half]"\n    steps:\n      - shell: "echo half > half.txt; unlink a.txt"\n      - final: {status: failed, summary: "only half", questions: [], nextActions: [], testsRun: 0, testsPassed: 0}\n')
     repo = site.path("repo")
     site.sh("git init -q -b main; echo a > a.txt; echo b > b.txt; git add -A; git commit -qm one", repo)
     task = site.run("[scenario half] do it", {"kind": "local", "dir": str(repo)}, agent="codex-exec", status="ERROR")
@@ -265,7 +265,7 @@ def test_a_service_manager_is_told_and_may_hand_over_the_socket(new_site):
         listening.bind(str(site.runtime / "signalbox.sock"))
         listening.listen(16)
         site.own(site.runtime)
-        child = subprocess.Popen(["/bin/sh", "-c", 'exec 3<&"$0"; export LISTEN_PID=$$; exec "$1" serve', str(listening.fileno()), str(PROGRAM)],
+        child = subprocess.Popen(["/bin/bash", "-c", 'exec 3<&"$0"; export LISTEN_PID=$$; exec "$1" serve', str(listening.fileno()), str(PROGRAM)],
                                  env=site.environment(NOTIFY_SOCKET=str(notify), WATCHDOG_USEC="400000", LISTEN_FDS="1"), pass_fds=[listening.fileno()],
                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(site.dir / "server.log", "ab"), cwd=site.dir, **site.identity())
         site.children.append(child)

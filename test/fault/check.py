@@ -9,6 +9,7 @@ from world import SETTLE_S, TERMINAL, Violation, let_pass
 
 FILE_S = 10  # for the record to follow the database
 LEFT_S = 1.0  # promise 7
+ASKED_MAX = 60  # requests for one task of ours, all retries of all attempts included
 LINE = re.compile(r"^line (\d+)$")
 ENDED = {"DONE": "DONE", "ERROR": "ERROR", "TIMEOUT": "TIMEOUT", "CANCELED": "ERROR"}
 
@@ -18,6 +19,7 @@ class Expect:
 
     def __init__(self, lines=None, status=None, reason=None, error=None, runs=None, within_s=None, prefix=False):
         self.lines, self.status, self.reason, self.error, self.runs, self.within_s, self.prefix = lines, status, reason, error, runs, within_s, prefix
+        self.mark = None  # in all that a model was asked for this task
 
 
 def need(condition, text):
@@ -138,6 +140,14 @@ def check_expected(id, task, events, claimed, want):
     need(want.runs is None or len(claimed) <= want.runs, f"{id}: {len(claimed)} runs, expected at most {want.runs}")
 
 
+def check_model(ground, id, task, want):
+    """What the gateway counted against what the model's own log has: it may miss what died with it, but invents nothing; and retries end."""
+    usage = (task["result"] or {}).get("usage") or {}
+    asked = ground.asked(want.mark)
+    need(usage.get("requests", 0) <= asked, f"{id}: {usage.get('requests')} requests were counted, the model saw {asked}")
+    need(asked <= ASKED_MAX, f"{id}: the model was asked {asked} times")
+
+
 def check_left(ground, tasks, lag):
     until = time.monotonic() + LEFT_S + 2 * lag
     while True:
@@ -161,3 +171,5 @@ def check_task(ground, task, want):
         check_record(ground, id, events)
         check_state_files(ground, id, task, claimed)
     check_expected(id, task, events, claimed, want)
+    if want.mark and ground.scripted:
+        check_model(ground, id, task, want)

@@ -1,6 +1,5 @@
 """The faults: each is a function that submits work, strikes, and says what must come of it.  What holds always is checked by check.py."""
 import contextlib
-import os
 import signal
 import socket
 import threading
@@ -48,7 +47,8 @@ class Round:
         return self.counting(want, lines, setup="sleep 0.06; echo prepared", verify="sleep 0.06; test -f made.txt", **more)
 
     def codex(self, scenario, want, **more):
-        return self.submit(f"[scenario {scenario}] do it", want, agent="codex-exec", **more)
+        want.mark = f"{self.rng.getrandbits(64):016x}"
+        return self.submit(f"[scenario {scenario}] do it {want.mark}", want, agent="codex-exec", **more)
 
     def moment(self, longest):
         let_pass(self.rng.uniform(0, longest))
@@ -417,8 +417,8 @@ MODEL = {  # scenario: status, reason, what the error must say, and in which tim
     "garbage": ("ERROR", "agent_failed", ".", 60),
     "hang": ("TIMEOUT", "stall_timeout", "silent", 15),
     "hang-after-headers": ("TIMEOUT", "stall_timeout", "silent", 15),
-    "error-500-twice": ("DONE", None, None, 60),
-    "cut-once": ("DONE", None, None, 60),
+    "ill-twice": ("DONE", None, None, 60),
+    "broken-off-once": ("DONE", None, None, 60),
 }
 
 
@@ -480,6 +480,3 @@ def is_possible(name, codex):
     if kind == "clock" and not FAKETIME:
         return False
     return codex or not ("codex" in name or kind == "refused")
-
-
-__all__ = ["FAULTS", "Round", "is_possible", "os"]

@@ -1,6 +1,7 @@
 /* The streams' tails in memory: order, gaps, live lines, wakes. */
 #include "base/strbuf.h"
 #include "core/hub.h"
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -108,9 +109,59 @@ static void live_lines_are_kept_for_nobody_and_dropped_for_the_slow(void **state
 	hub_free(h);
 }
 
+static void frames_are_the_lines_as_sse_and_the_last_one_is_known(void **state)
+{
+	struct hub *h = hub_new();
+	struct seen s = { .text = STRBUF_INIT };
+	struct hub_sub *sub = hub_subscribe(h, "t", count_wake, &s);
+	bool gap = true, last = false;
+	(void)state;
+	hub_publish(h, "t", 1, "{\"seq\":1}");
+	hub_publish(h, "t", 2, "{\"seq\":2}");
+	assert_int_equal(hub_read_frames(sub, 0, 10, &s.text, &last, &gap), 2);
+	assert_false(gap || last);
+	assert_string_equal(strbuf_str(&s.text), "id: 1\ndata: {\"seq\":1}\n\nid: 2\ndata: {\"seq\":2}\n\n");
+	hub_publish(h, "t", 3, "{\"type\":\"task.done\"}");
+	assert_int_equal(hub_read_frames(sub, 2, 10, &s.text, &last, &gap), 3);
+	assert_true(last);
+	hub_unsubscribe(sub);
+	strbuf_release(&s.text);
+	hub_free(h);
+}
+
+#define CROWD (HUB_CROWD * 2)
+
+static void post_wake(void *arg)
+{
+	sem_post(arg);
+}
+
+static void everybody_in_a_crowd_is_woken(void **state)
+{
+	struct hub *h = hub_new();
+	struct hub_sub *subs[CROWD];
+	sem_t woken;
+	(void)state;
+	sem_init(&woken, 0, 0);
+	for (int i = 0; i < CROWD; i++)
+		subs[i] = hub_subscribe(h, "t", post_wake, &woken);
+	for (int64_t seq = 1; seq <= 3; seq++) {
+		hub_publish(h, "t", seq, "x");
+		for (int i = 0; i < CROWD; i++)
+			assert_int_equal(sem_wait(&woken), 0);
+	}
+	for (int i = 0; i < CROWD; i++)
+		hub_unsubscribe(subs[i]);
+	hub_publish(h, "t", 4, "x");
+	assert_int_equal(sem_trywait(&woken), -1);
+	hub_free(h);
+	sem_destroy(&woken);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(frames_are_the_lines_as_sse_and_the_last_one_is_known), cmocka_unit_test(everybody_in_a_crowd_is_woken),
 		cmocka_unit_test(a_subscriber_reads_what_was_published_after_its_cursor), cmocka_unit_test(lines_out_of_order_are_a_gap_and_not_a_lie),
 		cmocka_unit_test(a_reader_behind_the_ring_is_sent_to_the_database), cmocka_unit_test(live_lines_are_kept_for_nobody_and_dropped_for_the_slow),
 	};

@@ -71,7 +71,15 @@ void api_cancel_task(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
-	enum err_code rc = core_cancel(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
+	enum err_code rc = core_task(a->core, http_param(r, "task"), http_query(r, "repo"), &task, &e);
+	if (!rc && js_str(task, "completed_at")) { /* nothing is left to be canceled */
+		http_reply_js(r, 200, task);
+		return;
+	}
+	js_free(task);
+	task = NULL;
+	if (!rc)
+		rc = core_cancel(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
 	answer(r, rc, 202, task, &e);
 }
 

@@ -7,6 +7,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "cli/server.h"
+#include "cli/table.h"
 #include "cli/text.h"
 #include "cli/version.h"
 #include "core/conf.h"
@@ -320,8 +321,42 @@ static void print_one(const struct cli *c, const struct js *one)
 	term_write(&c->out, &out);
 }
 
-enum err_code cmd_doctor(struct cli *c, struct error *e UNUSED)
+const struct opt doctor_options[] = {
+	{ "tasks", 0, OPT_FLAG, NULL, "findings about tasks instead: what did not fit together, and what was done" },
+	{ 0 },
+};
+
+/* What the server's comparisons of rows, processes and directories found lately. */
+static enum err_code doctor_tasks(struct cli *c, struct error *e)
 {
+	static const char *const titles[] = { "AT", "KIND", "SUBJECT", "ACTION", NULL };
+	static const char *const members[] = { "at", "kind", "subject", "action" };
+	AUTO_JS struct js *answer = NULL;
+	int status = 0;
+	struct table t;
+	enum err_code rc = server_connect_running(c, e);
+	if (!rc)
+		rc = client_call(c->client, "GET", "/v1/reconcile", NULL, &status, &answer, e);
+	if (rc)
+		return rc;
+	const struct js *findings = js_get(answer, "findings");
+	if (c->json)
+		cli_json(c, answer);
+	table_init(&t, titles);
+	for (size_t i = 0; i < js_len(findings) && !c->json; i++)
+		for (size_t m = 0; m < ARRAY_SIZE(members); m++)
+			table_add(&t, COLOUR_NONE, js_str_or(js_at(findings, i), members[m], ""));
+	table_print(&t, &c->out);
+	table_release(&t);
+	if (!js_len(findings))
+		cli_say(c, "signalbox: everything fits together (last looked %s)", js_str_or(js_get(answer, "last"), "at", "never"));
+	return ERR_OK;
+}
+
+enum err_code cmd_doctor(struct cli *c, struct error *e)
+{
+	if (cli_flag(c, "tasks"))
+		return doctor_tasks(c, e);
 	AUTO_JS struct js *answer = js_object();
 	struct js *list = js_array();
 	js_set(answer, "checks", list);

@@ -44,6 +44,7 @@ static const char wait_details[] =
 	"Ends when every task has ended or needs a human, and prints each with its outcome; with --any when the first has.\n"
 	"--for terminal waits through questions to a human. The exit status is the first unhappy task's outcome;\n"
 	"8 when --timeout (default 1h) is up, the tasks go on.";
+static const char doctor_details[] = "With --tasks: what the server found when it last compared its rows with processes, cgroups and directories.";
 static const char logs_details[] = "WHICH is agent (default: messages, commands and their output), prompt, setup, response or diff.";
 static const char report_details[] =
 	"  register TASK          it lives from now on; heartbeat, progress, complete, error or canceled follow\n"
@@ -61,6 +62,7 @@ const struct command commands[] = {
 	{ "run", GROUP_WORK, "PROMPT", 0, 1, "submit a task and follow it to its end", run_details, submit_options, cmd_run, NULL },
 	{ "start", GROUP_WORK, "PROMPT", 0, 1, "submit a task; print id, session id and URL", run_details, submit_options, cmd_start, NULL },
 	{ "wait", GROUP_WORK, "TASK...", 1, ARGS_ANY, "block until tasks are done", wait_details, wait_options, cmd_wait, NULL },
+	{ "retry", GROUP_WORK, "TASK...", 1, ARGS_ANY, "begin ended tasks again, in the workspace they left", NULL, NULL, cmd_retry, NULL },
 	{ "cancel", GROUP_WORK, "TASK...", 1, ARGS_ANY, "stop tasks; what was done so far is kept", NULL, NULL, cmd_cancel, NULL },
 	{ "report", GROUP_WORK, "VERB [TASK] [TEXT]", 1, ARGS_ANY, "tell how an agent fares that Signalbox did not start", report_details, report_options, cmd_report, NULL },
 	{ "ls", GROUP_LOOK, "", 0, 0, "list tasks, newest first", NULL, ls_options, cmd_ls, NULL },
@@ -71,7 +73,7 @@ const struct command commands[] = {
 	{ "apply", GROUP_RESULT, "TASK", 1, 1, "apply the task's diff to your directory", apply_details, apply_options, cmd_apply, NULL },
 	{ "artifacts", GROUP_RESULT, "TASK [PATH]", 1, 2, "list the files handed in, or print one", NULL, artifacts_options, cmd_artifacts, NULL },
 	{ "rm", GROUP_RESULT, "TASK...", 1, ARGS_ANY, "remove tasks and their record", NULL, rm_options, cmd_rm, NULL },
-	{ "doctor", GROUP_HOUSE, "", 0, 0, "check what this machine has and lacks", NULL, NULL, cmd_doctor, NULL },
+	{ "doctor", GROUP_HOUSE, "", 0, 0, "check what this machine has and lacks", doctor_details, doctor_options, cmd_doctor, NULL },
 	{ "config", GROUP_HOUSE, "[NAME]", 0, 1, "settings that hold, and where they came from", NULL, NULL, cmd_config, NULL },
 	{ "version", GROUP_HOUSE, "", 0, 0, "versions of the program and of the server", NULL, NULL, cmd_version, NULL },
 	{ "completion", GROUP_HOUSE, "bash|zsh", 0, 1, "print a completion script for your shell", completion_details, NULL, cmd_completion, NULL },

@@ -28,6 +28,7 @@ const struct opt submit_options[] = {
 	{ "setup-network", 0, OPT_STRING, "none|host", "the network the setup script has" },
 	{ "verify", 0, OPT_STRING, "CMD", "a command that checks the result; failing it fails the task" },
 	{ "timeout", 't', OPT_DURATION, "TIME", "longest time of a run (30m, 1h)" },
+	{ "retries", 0, OPT_INT, "N", "further attempts when one fails (0)" },
 	{ "stall-timeout", 0, OPT_DURATION, "TIME", "longest silence of the agent" },
 	{ "setup-timeout", 0, OPT_DURATION, "TIME", "longest time of the setup script" },
 	{ "limit", 0, OPT_LIST, "K=V", "memory=2G, pids=N, cpu_percent=N, file_size=1G, output=64M" },
@@ -218,6 +219,8 @@ static enum err_code take_numbers(const struct cli *c, struct js *body, struct e
 			return e->code;
 		js_set_int(body, "priority", n);
 	}
+	if (cli_opt(c, "retries")->set)
+		js_set_int(body, "retries", cli_opt(c, "retries")->number);
 	if (cli_opt(c, "stall-timeout")->set)
 		js_set_int(body, "stall_timeout_ms", cli_opt(c, "stall-timeout")->number);
 	if (cli_opt(c, "setup-timeout")->set)

@@ -187,6 +187,7 @@ void reaper_tick(struct core *c)
 struct live_run {
 	char *id, *dir;
 	bool over;	   /* its end is on record */
+	int64_t claimed_at; /* wall */
 	struct proc_id pid; /* as the server that started it wrote it down; pid 0: it did not come to that */
 };
 
@@ -202,7 +203,7 @@ static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
 	struct db_stmt *s;
 	bool row = false;
 	enum err_code rc = db_prepare(conn,
-		"SELECT id, task, worker, n, phase, pid, start_ticks, boot FROM runs WHERE released=0", &s, e);
+		"SELECT id, task, worker, n, phase, pid, start_ticks, boot, created_at FROM runs WHERE released=0", &s, e);
 	if (rc)
 		return rc;
 	while (!(rc = db_step(s, &row, e)) && row) {
@@ -210,6 +211,7 @@ static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
 		struct live_run *run = &l->runs[l->count++];
 		enum phase p = PHASE_FAILED;
 		*run = (struct live_run){ .id = mem_strdup(db_text(s, 0)), .dir = launch_run_dir(l->core, db_text(s, 1), db_text(s, 2), db_int(s, 3)) };
+		run->claimed_at = db_int(s, 8);
 		run->over = phase_from_name(db_text(s, 4), &p) && phase_is_terminal(p);
 		run->pid = (struct proc_id){ .pid = (pid_t)db_int(s, 5), .start_ticks = (uint64_t)db_int(s, 6) };
 		snprintf(run->pid.boot, sizeof(run->pid.boot), "%s", db_text(s, 7) ? db_text(s, 7) : "");
@@ -296,6 +298,10 @@ static void adopt(struct core *c, const struct live_run *run)
 	bool known = id.pid > 0 || find_identity(run->dir, &id);
 	if (!known && run->over) { /* nothing of it ever lived: only its place was still taken */
 		launch_clean_up(c, run->id);
+		return;
+	}
+	if (!known && !lock_is_free(run->dir) && clock_wall_ms() - run->claimed_at < conf_limit(c->config, "heartbeat_timeout")) {
+		log_warn("run %s: somebody holds its lock and has not said who: looked at again later", run->id);
 		return;
 	}
 	if (!known) {

@@ -320,7 +320,7 @@ static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
 		rc = db_exec(conn, e, "UPDATE tasks SET house_failures=0, agent_failures=0, cancel_asked=0 WHERE id=?1", "s", k->look.id);
 	if (!rc)
 		rc = event_add(conn, k->look.id, "task.retried", NULL, 0, k->who, clock_wall_ms(), NULL, &k->out, e);
-	if (rc == ERR_CONFLICT && !e->hint[0])
+	if (rc == ERR_CONFLICT)
 		error_hint(e, "`signalbox show %s` tells how it is; cancel it first to begin again", k->look.ref);
 	return rc;
 }

@@ -34,3 +34,81 @@ def test_nothing_is_lost_doubled_left_or_lied_about_when_faults_strike(part):
     done = subprocess.run([sys.executable, str(HERE / "lab.py"), str(BUILD), "--rounds", str(rounds), "--seed", str(SEED), "--jobs", "1", *faults],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, f"seed {SEED}\n{done.stdout}\n{done.stderr[-12000:]}"
+
+
+@pytest.fixture
+def ground():
+    from observer import Observer
+    from world import IS_ROOT, Ground
+    ground = Ground("plain", "root" if IS_ROOT else "user")
+    ground.observer = Observer(ground)
+    yield ground
+    ground.observer.close()
+    ground.close()
+
+
+def begin(ground):
+    import agents
+    from world import wait_for
+    id = ground.submit(agents.stubborn())
+    ground.observer.watch(id)
+    wait_for("the agent", lambda: ground.targets(id, "agent"))
+    wait_for("the heartbeat file", lambda: (ground.observer.read_state(id) or (0, {}))[1].get("status") == "RUNNING")
+    return id
+
+
+def seen(ground, words):
+    from world import wait_for
+    assert wait_for("the observer", lambda: [lie for lie in ground.observer.take() if words in lie])
+
+
+def test_the_observer_sees_an_end_that_is_told_while_the_agent_lives(ground):
+    id = begin(ground)
+    path = ground.run_dir(id) / "state.json"
+    text = path.read_text().replace('"RUNNING"', '"DONE"')
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.rename(path)
+    seen(ground, "the heartbeat file says DONE")
+
+
+def test_the_observer_sees_a_run_that_is_said_to_run_after_its_runners_death(ground):
+    id = begin(ground)
+    ground.site.kill_server()  # behind the ground's back: the observer takes it for a server that is there and silent
+    ground.strike(ground.targets(id, "runner"), 9)
+    seen(ground, "says RUNNING")
+    ground.away = True
+
+
+def test_the_observer_sees_two_runs_of_a_task_at_once(ground):
+    id = begin(ground)
+    other = ground.run_dir(id, 2)
+    other.mkdir()
+    os.mkfifo(other / "pipe")  # a process with a runner's words, that waits for the pipe's other end
+    fake = subprocess.Popen(["signalbox-runner", str(other)], executable=shutil.which("python3"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        seen(ground, "live at once")
+    finally:
+        fake.stdin.close()
+        fake.wait()
+
+
+@pytest.mark.parametrize("wrong", ["gap", "twice", "second end", "after the end", "two ends of a run"])
+def test_the_checks_see_a_wrong_log(wrong):
+    from check import Violation, check_runs
+    events = [{"seq": i + 1, "type": t, "run": n, "data": {"status": "DONE"}} for i, (t, n) in enumerate(
+        [("task.created", 0), ("task.claimed", 1), ("run.started", 1), ("run.result", 1), ("run.ended", 1), ("task.done", 0)])]
+    task = {"status": "DONE", "reason": None}
+    assert check_runs("t", task, events) == [1]
+    if wrong == "gap":
+        events[1]["run"] = 2
+    elif wrong == "twice":
+        events.insert(4, events[3])
+    elif wrong == "second end":
+        events.append(events[-1])
+    elif wrong == "after the end":
+        events.append({"seq": 7, "type": "message.done", "run": 1, "data": {}})
+    else:
+        events.insert(4, events[4])
+    with pytest.raises(Violation):
+        check_runs("t", task, events)

@@ -486,12 +486,12 @@ def test_the_shell_functions_of_the_documentation_dispatch_and_wait(site):
     script = f'''
         set -e
         . {ROOT}/doc/dispatch.sh
-        id=$(Start_CodexTask T-100 "exit 0" --agent command)
+        id=$(Start_CodexTask T-100 "exit 0" --agent command --repo -)
         Wait_TaskCompletion 60 T-100
         echo "first $?"
-        Start_CodexTask T-101 "exit 3" --agent command > /dev/null
+        Start_CodexTask T-101 "exit 3" --agent command --repo - > /dev/null
         Wait_TaskCompletion 60 T-101 || echo "second $?"
-        Start_CodexTask T-102 "sleep 600" --agent command > /dev/null
+        Start_CodexTask T-102 "sleep 600" --agent command --repo - > /dev/null
         Wait_TaskCompletion 1 T-102 || echo "third $?"
         signalbox cancel T-102 > /dev/null
         signalbox report register T-103 > /dev/null

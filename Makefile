@@ -1,32 +1,37 @@
 # The two commands of the README are `make demo` and `make test`; both install what they need, build, and run.
 BUILD ?= build
-NPM_STAMP = node_modules/.package-lock.json
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build demo test bench fault install clean asan tsan clang fuzz
+.PHONY: all setup build demo test bench fault install clean
+.NOTPARALLEL:
 
 all: build
 
 setup:
-	@tools/setup
+	@tools/setup all
 
-$(BUILD)/build.ninja: meson.build
-	@meson setup $(BUILD) --buildtype=debugoptimized >/dev/null
+build:
+	@tools/build $(BUILD)
 
-build: $(BUILD)/build.ninja
-	@ninja -C $(BUILD) | tail -n 3
-
-demo: setup build
+demo:
+	@tools/setup demo
+	@tools/build $(BUILD)
 	@tools/demo $(BUILD)
 
-test: setup build
+test:
+	@tools/setup test
+	@tools/build $(BUILD)
 	@tools/test $(BUILD)
 
-bench: setup build
+bench:
+	@tools/setup bench
+	@tools/build $(BUILD)
 	@bench/run $(BUILD)
 
 N ?= 100
-fault: setup build
+fault:
+	@tools/setup test
+	@tools/build $(BUILD)
 	@$(PYTHON) test/fault/lab.py $(BUILD) --rounds $(N)
 
 install: build

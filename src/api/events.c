@@ -33,7 +33,7 @@ static void feed_line(void *ctx, int64_t seq, const char *line)
 	strbuf_adds(&f->out, f->sse ? "\n\n" : "\n");
 	if (core_line_is(line, "task.done\""))
 		f->over = true;
-	else if (core_line_is(line, "task.retried\""))
+	else if (core_line_begins_again(line))
 		f->over = false;
 }
 

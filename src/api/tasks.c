@@ -119,3 +119,32 @@ void api_runner_events(struct http_request *r, void *ctx)
 	enum err_code rc = body ? core_ingest(a->core, http_param(r, "run"), api_bearer(r), body, &reply, &e) : e.code;
 	answer(r, rc, 200, reply, &e);
 }
+
+void api_post_message(struct http_request *r, void *ctx)
+{
+	struct api *a = ctx;
+	struct error e = ERROR_INIT;
+	struct js *task = NULL;
+	const struct js *body = http_body_js(r, &e);
+	enum err_code rc = body ? core_message(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), body, &task, &e) : e.code;
+	answer(r, rc, 202, task, &e);
+}
+
+void api_list_gates(struct http_request *r, void *ctx)
+{
+	struct api *a = ctx;
+	struct error e = ERROR_INIT;
+	struct js *list = NULL;
+	enum err_code rc = core_gates(a->core, http_query(r, "state"), &list, &e);
+	answer(r, rc, 200, list, &e);
+}
+
+void api_decide_gate(struct http_request *r, void *ctx)
+{
+	struct api *a = ctx;
+	struct error e = ERROR_INIT;
+	struct js *gate = NULL;
+	const struct js *body = http_body_js(r, &e);
+	enum err_code rc = body ? core_decide(a->core, http_principal(r), http_param(r, "gate"), body, &gate, &e) : e.code;
+	answer(r, rc, 200, gate, &e);
+}

@@ -82,8 +82,8 @@ static void send_line(void *ctx, int64_t seq, const char *line)
 	}
 	ws_send(f->l->ws, line, strlen(line));
 	f->cursor = seq;
-	if (f->w && line_is(line, "task.done"))
-		f->w->over = true;
+	if (f->w && (line_is(line, "task.done") || core_line_begins_again(line)))
+		f->w->over = !core_line_begins_again(line);
 }
 
 static void send_live(void *ctx, const char *line)

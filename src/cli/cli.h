@@ -72,7 +72,7 @@ void help_all(const struct term *out);
 void help_command(const struct term *out, const struct command *cmd);
 void completion_bash(struct strbuf *out);
 
-command_fn cmd_run, cmd_start, cmd_wait, cmd_ls, cmd_show, cmd_logs, cmd_events, cmd_diff, cmd_apply, cmd_artifacts, cmd_cancel, cmd_retry, cmd_rm,
+command_fn cmd_run, cmd_start, cmd_wait, cmd_ls, cmd_show, cmd_logs, cmd_events, cmd_diff, cmd_apply, cmd_artifacts, cmd_cancel, cmd_retry, cmd_say, cmd_gates, cmd_answer, cmd_reject, cmd_rm,
 	cmd_report, cmd_doctor, cmd_config, cmd_version, cmd_completion, cmd_help;
 extern const struct opt submit_options[], wait_options[], ls_options[], logs_options[], events_options[], diff_options[], apply_options[],
-	artifacts_options[], rm_options[], report_options[], doctor_options[];
+	artifacts_options[], rm_options[], report_options[], doctor_options[], say_options[];

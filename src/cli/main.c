@@ -44,6 +44,9 @@ static const char wait_details[] =
 	"Ends when every task has ended or needs a human, and prints each with its outcome; with --any when the first has.\n"
 	"--for terminal waits through questions to a human. The exit status is the first unhappy task's outcome;\n"
 	"8 when --timeout (default 1h) is up, the tasks go on.";
+static const char say_details[] =
+	"An ended or waiting task begins its next turn: the agent goes on in its session and its workspace, and the diff is\n"
+	"still against the code the task began with. An agent at work cannot be steered yet: --queue keeps the text until it has ended.";
 static const char doctor_details[] = "With --tasks: what the server found when it last compared its rows with processes, cgroups and directories.";
 static const char logs_details[] = "WHICH is agent (default: messages, commands and their output), prompt, setup, response or diff.";
 static const char report_details[] =
@@ -62,6 +65,10 @@ const struct command commands[] = {
 	{ "run", GROUP_WORK, "PROMPT", 0, 1, "submit a task and follow it to its end", run_details, submit_options, cmd_run, NULL },
 	{ "start", GROUP_WORK, "PROMPT", 0, 1, "submit a task; print id, session id and URL", run_details, submit_options, cmd_start, NULL },
 	{ "wait", GROUP_WORK, "TASK...", 1, ARGS_ANY, "block until tasks are done", wait_details, wait_options, cmd_wait, NULL },
+	{ "say", GROUP_WORK, "TASK TEXT", 2, 2, "follow up: a new turn in the task's workspace", say_details, say_options, cmd_say, NULL },
+	{ "gates", GROUP_WORK, "", 0, 0, "questions that wait for you", NULL, NULL, cmd_gates, NULL },
+	{ "answer", GROUP_WORK, "GATE TEXT", 2, 2, "answer one; its task goes on", NULL, NULL, cmd_answer, NULL },
+	{ "reject", GROUP_WORK, "GATE [WHY]", 1, 2, "give no answer; the agent goes on without", NULL, NULL, cmd_reject, NULL },
 	{ "retry", GROUP_WORK, "TASK...", 1, ARGS_ANY, "begin ended tasks again, in the workspace they left", NULL, NULL, cmd_retry, NULL },
 	{ "cancel", GROUP_WORK, "TASK...", 1, ARGS_ANY, "stop tasks; what was done so far is kept", NULL, NULL, cmd_cancel, NULL },
 	{ "report", GROUP_WORK, "VERB [TASK] [TEXT]", 1, ARGS_ANY, "tell how an agent fares that Signalbox did not start", report_details, report_options, cmd_report, NULL },

@@ -45,6 +45,10 @@ MUST_USE enum err_code core_tasks(struct core *c, const struct task_filter *f, s
 MUST_USE enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e);
 MUST_USE enum err_code core_cancel(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 MUST_USE enum err_code core_retry(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
+/* {text, queue?}: begins the next turn of an ended or waiting task; queued for one at work. */
+MUST_USE enum err_code core_message(struct core *c, const char *who, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_gates(struct core *c, const char *state, struct js **ret_list, struct error *e); /* state NULL: all */
+MUST_USE enum err_code core_decide(struct core *c, const char *who, const char *gate, const struct js *body, struct js **ret_gate, struct error *e);
 MUST_USE enum err_code core_delete(struct core *c, const char *who, const char *ref, const char *repo, struct error *e);
 MUST_USE enum err_code core_runs(struct core *c, const char *ref, const char *repo, struct js **ret_list, struct error *e);
 MUST_USE enum err_code core_run(struct core *c, const char *run_id, struct js **ret, struct error *e);
@@ -56,6 +60,7 @@ MUST_USE enum err_code core_events(struct core *c, const char *task_id, int64_t 
 
 /* Whether the line is an event whose type begins so ("run."); with a closing quote ("task.done\"") it is that type. Data may hold anything. */
 bool core_line_is(const char *line, const char *type);
+bool core_line_begins_again(const char *line); /* the task was over and is not any more: a retry, a new turn */
 
 /* The last seq of each task that lives, and of each whose id is greater than `younger_than` (NULL: none): id -> seq, into heads; at most HEADS_MAX. */
 #define HEADS_MAX 16384

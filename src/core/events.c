@@ -64,6 +64,11 @@ bool core_line_is(const char *line, const char *type)
 	return at && strncmp(at + sizeof(member) - 1, type, strlen(type)) == 0;
 }
 
+bool core_line_begins_again(const char *line)
+{
+	return core_line_is(line, "task.retried\"") || core_line_is(line, "task.turn\"");
+}
+
 struct heads {
 	const char *younger_than;
 	struct js *heads;

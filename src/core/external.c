@@ -208,6 +208,7 @@ struct js *core_externals(struct core *c)
 {
 	struct externals *x = c->externals;
 	struct js *o = js_object(), *data = js_array();
+	external_files_look(x->files);
 	pthread_mutex_lock(&x->lock);
 	for (size_t i = 0; i < BUCKETS; i++)
 		for (const struct external *t = x->buckets[i]; t; t = t->next)

@@ -36,5 +36,5 @@ void external_asked_to_end(struct core *c, const char *task_id); /* somebody can
 MUST_USE enum err_code core_external(struct core *c, const char *who, const struct js *message, struct js **ret, struct error *e);
 /* False when the task is not alive any more (or never was one of these); *ret_interrupt: it was asked to end. */
 bool core_external_look(struct core *c, const char *task_id, bool *ret_interrupt);
-/* {"data": [those that live], "findings": [{file, finding}], "findings_total"} */
+/* {"data": [those that live], "findings": [{file, finding}], "findings_total"}; who asks has the state files looked at, too. */
 struct js *core_externals(struct core *c);

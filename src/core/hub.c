@@ -17,7 +17,7 @@ struct ring_line {
 	int64_t seq;
 	char *frame; /* for SSE; made when the first one asks */
 	size_t frame_len;
-	bool last; /* the task's end */
+	bool last, again; /* the task's end; its new beginning */
 };
 
 struct topic {
@@ -224,6 +224,7 @@ static void ring_put(struct topic *t, int64_t seq, const char *line)
 	free(TAKE_PTR(slot->frame));
 	slot->text = mem_strdup(line);
 	slot->last = core_line_is(line, "task.done\"");
+	slot->again = core_line_begins_again(line);
 	slot->seq = seq;
 	t->head = seq;
 	if (t->count < HUB_RING)
@@ -331,7 +332,7 @@ int64_t hub_read_frames(struct hub_sub *s, int64_t after, int max, struct strbuf
 		if (!slot->frame)
 			frame_make(slot);
 		strbuf_add(out, slot->frame, slot->frame_len);
-		*ret_last = *ret_last || slot->last;
+		*ret_last = (*ret_last && !slot->again) || slot->last;
 		after = seq;
 	}
 	pthread_mutex_unlock(&s->hub->lock);

@@ -7,12 +7,16 @@
 #include "base/str.h"
 #include "core/inside.h"
 #include "core/retry.h"
+#include "core/talk.h"
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#define SPOOL_MAX ((size_t)512 << 20)
+#define SPOOL_PART ((size_t)4 << 20) /* read at once; a line is at most a quarter of it */
 #define PROGRESS_MAX 240
 
 struct batch {
@@ -87,6 +91,8 @@ static enum err_code end_run(struct db_conn *c, const struct run_row *r, struct 
 	}
 	if (!rc)
 		rc = run_move(c, r->id, m, task_to, out, e);
+	if (!rc && pause_ms < 0 && m->to != PHASE_CANCELED)
+		return talk_next_turn(c, r->task, out, e);
 	return rc || pause_ms < 0 ? rc : retry_event(c, r, m, pause_ms, out, e);
 }
 
@@ -211,7 +217,9 @@ static enum err_code take_events(struct db_conn *c, struct batch *b, const struc
 		int64_t n = js_i64(line, "n", -1);
 		if (n <= b->acked)
 			continue; /* sent again */
-		if (phase_is_terminal(r->phase) || b->ended)
+		if (b->ended)
+			break; /* the end is taken, whatever comes behind it */
+		if (phase_is_terminal(r->phase))
 			return error_set(e, ERR_STALE, "run %s is over", r->id);
 		if (n != b->acked + 1)
 			return error_set(e, ERR_CONFLICT, "run %s: event %lld came where %lld was expected", r->id, (long long)n, (long long)b->acked + 1);
@@ -371,10 +379,10 @@ static enum err_code find_op(struct db_conn *c, void *arg, struct error *e)
 	return run_load(c, f->run_id, &f->run, e);
 }
 
-/* Lines of the spool after `acked`, in batches. A torn last line was never acknowledged and ends the reading. */
-static enum err_code take_spool(struct core *c, const struct run_row *r, const struct strbuf *text, bool *ret_ended, struct error *e)
+/* Whole lines of the spool, in batches; a line that is none ends the reading (*ret_torn). */
+static enum err_code take_lines(struct core *c, const struct run_row *r, const char *at, bool *ret_torn, bool *ret_ended, struct error *e)
 {
-	const char *at = strbuf_str(text), *newline;
+	const char *newline;
 	enum err_code rc = ERR_OK;
 	while (!rc && !*ret_ended && *at) {
 		struct batch b = { .core = c, .run_id = r->id, .from_disk = true };
@@ -383,6 +391,7 @@ static enum err_code take_spool(struct core *c, const struct run_row *r, const s
 			struct js *line = js_parse(at, (size_t)(newline - at), NULL);
 			if (!line) {
 				at = "";
+				*ret_torn = true;
 				break;
 			}
 			js_push(events, line);
@@ -393,6 +402,27 @@ static enum err_code take_spool(struct core *c, const struct run_row *r, const s
 		b.events = events;
 		rc = take_batch(c, &b, e);
 		*ret_ended = b.ended;
+	}
+	return rc;
+}
+
+/* The spool part by part, whatever its length. A torn last line was never acknowledged and ends the reading. */
+static enum err_code take_spool(struct core *c, const struct run_row *r, int fd, bool *ret_ended, struct error *e)
+{
+	AUTO_FREE char *part = mem_alloc(SPOOL_PART + 1);
+	bool torn = false;
+	enum err_code rc = ERR_OK;
+	for (off_t at = 0; !rc && !torn && !*ret_ended;) {
+		ssize_t n = pread(fd, part, SPOOL_PART, at);
+		if (n < 0)
+			return error_errno(e, "read the spool of run %s", r->id);
+		const char *end = memrchr(part, '\n', (size_t)n);
+		if (!end)
+			return ERR_OK;
+		size_t len = (size_t)(end + 1 - part);
+		part[len] = 0;
+		rc = take_lines(c, r, part, &torn, ret_ended, e);
+		at += (off_t)len;
 	}
 	return rc;
 }
@@ -408,13 +438,16 @@ enum err_code ingest_spool(struct core *c, const char *run_id, bool *ret_ended, 
 	if (*ret_ended)
 		return ERR_OK;
 	AUTO_CLOSE int dir = -1;
-	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SPOOL_MAX);
+	AUTO_CLOSE int fd = -1;
+	struct stat st;
 	rc = launch_open_run_dir(c, r.task, r.worker, r.n, &dir, e);
 	if (!rc)
-		rc = file_read_at(dir, "spool.jsonl", SPOOL_MAX, &text, e);
+		rc = file_open_beneath(dir, "spool.jsonl", O_RDONLY | O_NONBLOCK, &fd, e);
 	if (rc == ERR_NOT_FOUND)
 		return ERR_OK; /* it died before its first word */
-	return rc ? rc : take_spool(c, &r, &text, ret_ended, e);
+	if (!rc && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)))
+		rc = error_set(e, ERR_INVALID, "the spool of run %s is not a regular file", run_id);
+	return rc ? rc : take_spool(c, &r, fd, ret_ended, e);
 }
 
 struct lost {

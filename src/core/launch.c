@@ -209,6 +209,8 @@ static struct js *make_spec(struct core *c, const struct task_row *t, const stru
 	js_set_str(s, "project", t->project);
 	js_set_str(s, "repo", t->repo);
 	js_set_str(s, "session_id", t->session_id);
+	if (t->turn_prompt)
+		js_set_str(s, "prompt", t->turn_prompt); /* this turn's; the task keeps its request */
 	js_set_str(s, "worker", r->worker);
 	js_set_str(s, "run", r->id);
 	js_set_int(s, "n", r->n);
@@ -497,6 +499,8 @@ void launch_clean_up(struct core *c, const char *run_id)
 	struct release l = { .run_id = run_id };
 	enum err_code rc = db_read(c->db, releasable_op, &l, &e);
 	/* While the run is not released nobody else begins in its workspace. */
+	if (!rc)
+		taskdir_end_run(c, &l.task, &l.run);
 	if (!rc && phase_is_terminal(l.task.phase))
 		remove_workspace(c, &l.run);
 	if (!rc)

@@ -9,7 +9,10 @@ const struct db_migration migrations[] = {
 	  " session_id TEXT NOT NULL, phase TEXT NOT NULL, spec TEXT NOT NULL, priority INTEGER NOT NULL, labels TEXT NOT NULL,"
 	  " created_at INTEGER NOT NULL, started_at INTEGER, completed_at INTEGER, created_mono INTEGER NOT NULL, boot TEXT NOT NULL, house_failures INTEGER NOT NULL DEFAULT 0,"
 	  " agent_failures INTEGER NOT NULL DEFAULT 0, last_seq INTEGER NOT NULL, run_n INTEGER NOT NULL,"
-	  " reason TEXT, error TEXT, progress TEXT, result TEXT, beat_at INTEGER, cancel_asked INTEGER NOT NULL DEFAULT 0, generation INTEGER NOT NULL DEFAULT 1);"
+	  " reason TEXT, error TEXT, progress TEXT, result TEXT, beat_at INTEGER, cancel_asked INTEGER NOT NULL DEFAULT 0, generation INTEGER NOT NULL DEFAULT 1,"
+	  " turn INTEGER NOT NULL DEFAULT 1, turn_prompt TEXT);"
+	  "CREATE TABLE messages(task TEXT NOT NULL, n INTEGER NOT NULL, text TEXT NOT NULL, actor TEXT NOT NULL, created_at INTEGER NOT NULL,"
+	  " delivered INTEGER NOT NULL, PRIMARY KEY(task, n)) WITHOUT ROWID;"
 	  "CREATE UNIQUE INDEX tasks_name ON tasks(name, repo, project) WHERE name IS NOT NULL;" /* by name first: that is how one is looked for */
 	  "CREATE INDEX tasks_live ON tasks(phase) WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost');"
 	  "CREATE TABLE queue(task TEXT PRIMARY KEY, priority INTEGER NOT NULL, repo TEXT NOT NULL, not_before INTEGER NOT NULL,"

@@ -296,12 +296,12 @@ static void adopt(struct core *c, const struct live_run *run)
 	struct proc_id id = run->pid;
 	struct error e = ERROR_INIT;
 	bool known = id.pid > 0 || find_identity(run->dir, &id);
-	if (!known && run->over) { /* nothing of it ever lived: only its place was still taken */
-		launch_clean_up(c, run->id);
-		return;
-	}
 	if (!known && !lock_is_free(run->dir) && clock_wall_ms() - run->claimed_at < conf_limit(c->config, "heartbeat_timeout")) {
 		log_warn("run %s: somebody holds its lock and has not said who: looked at again later", run->id);
+		return;
+	}
+	if (!known && run->over) { /* nothing of it ever lived: only its place was still taken */
+		launch_clean_up(c, run->id);
 		return;
 	}
 	if (!known) {

@@ -100,8 +100,8 @@ static enum err_code insert_run(struct db_conn *conn, const struct task_row *t, 
 	int64_t n = t->run_n + 1, now = clock_wall_ms(), attempt = t->house_failures + t->agent_failures + 1;
 	snprintf(k->run_id, sizeof(k->run_id), "%s.main.%lld", t->id, (long long)n);
 	enum err_code rc = db_exec(conn, e,
-		"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at) VALUES(?1,?2,'main',?3,1,?7,?4,?5,'claimed',?8,?6)",
-		"ssissiis", k->run_id, t->id, n, t->project, t->repo, now, attempt, k->token.hash);
+		"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at) VALUES(?1,?2,'main',?3,?9,?7,?4,?5,'claimed',?8,?6)",
+		"ssissiisi", k->run_id, t->id, n, t->project, t->repo, now, attempt, k->token.hash, t->turn);
 	if (!rc)
 		rc = db_exec(conn, e, "UPDATE tasks SET run_n=?2, cancel_asked=0 WHERE id=?1 AND run_n=?3", "sii", t->id, n, t->run_n);
 	struct js *data = js_object();
@@ -248,6 +248,7 @@ static void tick_when_due(struct core *c, int64_t *next_tick)
 	reaper_tick(c);
 	external_tick(c);
 	expire_queued(c);
+	taskdir_tick(c);
 	gateway_ctl_tick(c);
 }
 

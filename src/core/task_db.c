@@ -28,6 +28,7 @@ void task_row_release(struct task_row *t)
 	free(t->error);
 	free(t->progress);
 	free(t->boot);
+	free(t->turn_prompt);
 	js_free(t->spec);
 	js_free(t->labels);
 	js_free(t->result);
@@ -74,7 +75,7 @@ enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret,
 	bool row = false;
 	enum err_code rc = db_prepare(c,
 		"SELECT id, name, project, repo, created_by, session_id, phase, spec, priority, labels, created_at, started_at,"
-		" completed_at, last_seq, run_n, reason, error, progress, result, beat_at, cancel_asked, created_mono, boot, house_failures, agent_failures FROM tasks WHERE id=?1", &s, e);
+		" completed_at, last_seq, run_n, reason, error, progress, result, beat_at, cancel_asked, created_mono, boot, house_failures, agent_failures, turn, turn_prompt FROM tasks WHERE id=?1", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, id);
@@ -88,7 +89,7 @@ enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret,
 			.completed_at = db_int(s, 12), .last_seq = db_int(s, 13), .run_n = db_int(s, 14), .reason = column_dup(s, 15),
 			.error = column_dup(s, 16), .progress = column_dup(s, 17), .result = column_js(s, 18), .beat_at = db_int(s, 19),
 			.cancel_asked = db_int(s, 20) != 0, .created_mono = db_int(s, 21), .boot = column_dup(s, 22), .house_failures = db_int(s, 23),
-			.agent_failures = db_int(s, 24) };
+			.agent_failures = db_int(s, 24), .turn = db_int(s, 25), .turn_prompt = column_dup(s, 26) };
 		snprintf(ret->id, sizeof(ret->id), "%s", db_text(s, 0));
 	}
 	db_done(s);
@@ -314,6 +315,32 @@ static enum err_code set_phase(struct db_conn *c, const struct task_row *t, cons
 	return rc ? rc : db_exec(c, e, "DELETE FROM queue WHERE task=?1", "s", t->id);
 }
 
+/* Nobody waits for the answer any more: a gate that is still open when its task goes on or ends is settled so. */
+static enum err_code cancel_gates(struct db_conn *c, const struct task_row *t, const struct move *m, int64_t now, struct outbox *out, struct error *e)
+{
+	enum err_code rc = ERR_OK;
+	for (bool open = true; !rc && open;) {
+		struct db_stmt *s;
+		AUTO_FREE char *gate = NULL;
+		rc = db_prepare(c, "SELECT id FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", &s, e);
+		if (rc)
+			return rc;
+		db_bind_text(s, 1, t->id);
+		rc = db_step(s, &open, e);
+		if (!rc && open)
+			gate = column_dup(s, 0);
+		db_done(s);
+		if (rc || !open)
+			return rc;
+		struct js *data = js_object();
+		js_set_str(data, "gate", gate);
+		rc = event_add(c, t->id, "gate.canceled", NULL, 0, m->actor, now, data, out, e);
+		if (!rc)
+			rc = db_exec(c, e, "UPDATE gates SET state='canceled', settled_at=?2, actor=?3 WHERE id=?1", "sis", gate, now, m->actor);
+	}
+	return rc;
+}
+
 enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
@@ -321,6 +348,8 @@ enum err_code task_move(struct db_conn *c, const char *id, const struct move *m,
 	enum err_code rc = task_load(c, id, &t, e);
 	if (!rc)
 		rc = m->reopen ? state_reopen_check(t.phase, e) : state_move_check(t.phase, m->to, e);
+	if (!rc && t.phase == PHASE_WAITING_HUMAN && m->to != PHASE_WAITING_HUMAN)
+		rc = cancel_gates(c, &t, m, now, out, e);
 	if (!rc && (phase_is_terminal(m->to) || m->to == PHASE_WAITING_HUMAN))
 		rc = task_done_event(c, id, m, now, out, e);
 	if (!rc)

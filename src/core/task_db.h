@@ -14,6 +14,8 @@ struct task_row {
 	int64_t priority, created_at, started_at, completed_at, last_seq, run_n, beat_at; /* times: ms, 0 when not yet */
 	int64_t created_mono; /* with `boot`: how old it is, whatever the wall clock does */
 	int64_t house_failures, agent_failures; /* of this turn */
+	int64_t turn;
+	char *turn_prompt; /* the message that began it; NULL: the request */
 	char *boot;
 	bool cancel_asked;
 };

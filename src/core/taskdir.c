@@ -19,6 +19,7 @@
 #define TAIL_READ ((size_t)256 << 10)
 #define APPEND_PAGE 100
 #define BUCKETS 4096
+#define STATE_READ_MAX ((size_t)1 << 20)
 #define ENDED_LATELY_MS ((int64_t)600000) /* looked at again at start; older ones are the reconciler's */
 
 struct dirty {
@@ -36,6 +37,7 @@ struct taskdirs {
 	struct dirty *first, **last;
 	struct dirty *buckets[BUCKETS];
 	bool stop;
+	int64_t next_beats_ms; /* the scheduler's thread alone */
 };
 
 static struct dirty **bucket_of(struct taskdirs *r, const char *id)
@@ -265,6 +267,28 @@ static void write_state(struct core *c, const struct view *v, const char *dir)
 		log_debug("task %s: %s", v->id, e.text);
 }
 
+/* A runner that was killed left its last heartbeat, which must not say RUNNING for ever; the next run has a file of its own. */
+void taskdir_end_run(struct core *c, const struct task_row *t, const struct run_row *r)
+{
+	struct error e = ERROR_INIT;
+	AUTO_CLOSE int dir = -1;
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(STATE_READ_MAX);
+	if (!phase_is_terminal(r->phase) || t->phase == PHASE_WAITING_HUMAN || launch_open_run_dir(c, r->task, r->worker, r->n, &dir, &e) ||
+		file_read_at(dir, "state.json", STATE_READ_MAX, &text, &e))
+		return;
+	AUTO_JS struct js *said = js_parse(strbuf_str(&text), text.len, NULL);
+	if (!str_eq(js_str(said, "status"), "RUNNING"))
+		return;
+	AUTO_JS struct js *result = statefile_result(r->result);
+	AUTO_FREE char *run = launch_run_dir(c, r->task, r->worker, r->n);
+	AUTO_FREE char *lock = mem_printf("%s/tasks/%s/agents/%s/state.lock", c->data, r->task, r->worker);
+	struct statefile s = { .task_id = t->id, .session_id = t->session_id, .status = statefile_status(phase_status(r->phase)),
+		.error = r->phase == PHASE_CANCELED ? "canceled" : r->error, .start_ms = t->started_at ? t->started_at : t->created_at,
+		.completed_ms = r->ended_at, .heartbeat_ms = r->beat_at, .run = r->n, .result = result, .beat = r->beat };
+	if (statefile_write(run, "state.json", lock, &s, &e))
+		log_warn("run %s: %s", r->id, e.text);
+}
+
 /* From an open file into an open directory: the names on the way may belong to somebody who changes them. */
 static enum err_code copy_open(int from, int dir, const char *name, mode_t mode, struct error *e)
 {
@@ -330,7 +354,7 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 		if (!rc)
 			rc = append_events(c, id, dir, &changed, e);
 		changed = changed || whole || (over && !taskdir_is_whole(dir, v.task.completed_at));
-		if (!rc && (over || v.task.phase == PHASE_WAITING_HUMAN))
+		if (!rc && changed && (over || v.task.phase == PHASE_WAITING_HUMAN))
 			collect_artifacts(c, &v, dir);
 		if (!rc && changed)
 			rc = write_readme(&v, dir, e);
@@ -391,6 +415,32 @@ static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
 		taskdir_dirty_whole(c, db_text(s, 0));
 	db_done(s);
 	return rc;
+}
+
+static enum err_code waiting_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct core *c = arg;
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(conn, "SELECT id FROM tasks WHERE phase='waiting_human'", &s, e);
+	if (rc)
+		return rc;
+	while (!(rc = db_step(s, &row, e)) && row)
+		taskdir_dirty(c, db_text(s, 0));
+	db_done(s);
+	return rc;
+}
+
+/* Who waits for a human has no runner that writes its heartbeat: it is shown as running, and must not look dead. */
+void taskdir_tick(struct core *c)
+{
+	struct taskdirs *r = c->taskdirs;
+	struct error e = ERROR_INIT;
+	if (clock_mono_ms() < r->next_beats_ms)
+		return;
+	r->next_beats_ms = clock_mono_ms() + BEAT_INTERVAL_MS;
+	if (db_read(c->db, waiting_op, c, &e))
+		log_warn("record: %s", e.text);
 }
 
 enum err_code taskdir_start(struct core *c, struct error *e)

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "core/external.h"
 #include "core/inside.h"
+#include "core/talk.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -259,7 +260,8 @@ static enum err_code cancel_op(struct db_conn *conn, void *arg, struct error *e)
 		return rc;
 	if (t.phase == PHASE_QUEUED || t.phase == PHASE_WAITING_HUMAN) {
 		struct move m = { .to = PHASE_CANCELED, .reason = "canceled", .actor = k->who };
-		return task_move(conn, t.id, &m, &k->out, e);
+		rc = talk_cancel_gates(conn, t.id, k->who, &k->out, e);
+		return rc ? rc : task_move(conn, t.id, &m, &k->out, e);
 	}
 	if (t.cancel_asked)
 		return ERR_OK;
@@ -347,7 +349,7 @@ struct removal {
 static enum err_code delete_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	static const char *const statements[] = { "DELETE FROM events WHERE task=?1", "DELETE FROM commands WHERE run IN (SELECT id FROM runs WHERE task=?1)",
-		"DELETE FROM runs WHERE task=?1", "DELETE FROM gates WHERE task=?1", "DELETE FROM queue WHERE task=?1", "DELETE FROM tasks WHERE id=?1" };
+		"DELETE FROM runs WHERE task=?1", "DELETE FROM gates WHERE task=?1", "DELETE FROM messages WHERE task=?1", "DELETE FROM queue WHERE task=?1", "DELETE FROM tasks WHERE id=?1" };
 	struct removal *l = arg;
 	AUTO_TASK struct task_row t = { 0 };
 	enum err_code rc = task_load(conn, l->id, &t, e);

@@ -160,7 +160,7 @@ static enum err_code make_prompt(struct runner *r, struct error *e)
 	if (rc && rc != ERR_NOT_FOUND)
 		return rc;
 	const struct js *previous = js_get(r->spec, "previous");
-	if (js_str(previous, "error"))
+	if (js_str(previous, "error") && js_i64(r->spec, "attempt", 1) > 1)
 		strbuf_addf(&text, "Your previous attempt ended early: %s.\n%s\n\n", js_str(previous, "error"),
 			js_str(r->spec, "agent_session") ? "The workspace is as you left it. Go on with the request:" : "Start anew with the request:");
 	strbuf_adds(&text, request);

@@ -205,12 +205,12 @@ static bool saved_fits(const struct runner *r)
 	return base && str_eq(js_str(base, "commit"), js_str(r->source, "commit")) && str_eq(js_str(base, "layers"), r->plain ? "plain" : "overlay");
 }
 
-/* An agent that resumes its session finds the workspace as it left it; every other attempt starts clean, on the setup that was made. */
+/* An agent that resumes its session, and every later turn, finds the workspace as it was left; other attempts start clean, on the setup that was made. */
 static enum err_code begin(struct runner *r, struct error *e)
 {
 	static const char *const run_only[] = { "merged", "scratch", NULL };
 	static const char *const agents[] = { "upper", "plain", "base_tree", NULL };
-	bool resumes = js_str(r->spec, "agent_session") != NULL, hot = same_boot(r);
+	bool resumes = js_str(r->spec, "agent_session") || js_i64(r->spec, "turn", 1) > 1, hot = same_boot(r);
 	enum err_code rc = drop(r, run_only, e);
 	if (!rc && !hot)
 		rc = drop(r, worker_layers, e);

@@ -104,6 +104,13 @@ static void keyring_new(void)
 	(void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
 }
 
+/* bwrap looks for its child in /proc by the number it has here; in the outer /proc that is another process or, in a container, none.
+ * Where /proc may not be mounted bwrap cannot mount the sandbox's either and says so. */
+static void proc_mount(void)
+{
+	(void)mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
 enum err_code identity_take(const struct identity *id, struct error *e)
 {
 	enum err_code rc;
@@ -121,5 +128,6 @@ enum err_code identity_take(const struct identity *id, struct error *e)
 	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_errno(e, "make the mounts private");
 	(void)write_text("/proc/self/oom_score_adj", STAGE_OOM_SCORE, NULL); /* may already be higher */
+	proc_mount();
 	return limits_set(id, e);
 }

@@ -34,4 +34,6 @@ def nothing_left(request):
     """After each test the runs of a shared site have ended and left nothing."""
     yield
     if "site" in request.fixturenames and "failed" not in request.fixturenames:
-        request.getfixturevalue("site").assert_clean()
+        site = request.getfixturevalue("site")
+        site.end_tasks()
+        site.assert_clean()

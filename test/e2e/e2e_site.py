@@ -333,6 +333,11 @@ class Site:
         left += [f"work directory {p}" for p in (work.iterdir() if work.exists() else ()) if p.name.split(".")[0] not in self.kept]
         return left
 
+    def end_tasks(self):
+        """What a test that failed left running ends here, so that only its own failure is told."""
+        for task in self.get("/v1/tasks?state=QUEUED,RUNNING,WAITING&limit=200")["data"]:
+            self.call("POST", f"/v1/tasks/{task['id']}/cancel", {})
+
     def remove_kept(self):
         """Removes the lost tasks, which takes their workspaces along."""
         for id in list(self.kept):
@@ -408,6 +413,7 @@ class Site:
         """The site's end: its runs are over and have left nothing, then everything is stopped and nothing is left."""
         try:
             if self.server and self.server.poll() is None:
+                self.end_tasks()
                 self.remove_kept()
                 self.assert_clean()
         finally:

@@ -59,7 +59,7 @@ PROBES = {
     "the server's sockets": "find / -xdev -name '*.sock' -not -path '/proc/*' 2>/dev/null | grep -v /run/signalbox/gateway/model.sock; true",
     "another task's files": "grep -rl OTHERS_MARK / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr --exclude=prompt.txt 2>/dev/null; true",
     "another task's processes": "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null; done | grep -c '864[3]1' | grep -v '^0$'; true",
-    "paths of the host": "cat /proc/self/mountinfo /proc/1/cmdline /proc/*/cgroup 2>/dev/null | tr '\\0' ' ' | grep -o 'sbe2[e][a-z0-9_]*'; true",
+    "paths of the host": "(cat /proc/1/cmdline /proc/*/cgroup; grep -o 'lowerdir=.*' /proc/self/mountinfo) 2>/dev/null | tr '\\0' ' ' | grep -o 'sbe2[e][a-z0-9_]*'; true",
     "the network": "cat /proc/net/route /proc/net/dev | grep -v lo: | grep :; getent hosts deb.debian.org; true",
     "passwords": "cat /etc/shadow /etc/gshadow 2>/dev/null; grep -c sbtest /etc/passwd | grep -v '^0$'; true",
     "a place to write": "for d in / /etc /usr /usr/bin /run /dev /var /home /run/signalbox; do touch $d/written 2>/dev/null && echo $d; done; true",

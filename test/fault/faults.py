@@ -273,6 +273,8 @@ def wild_agents(r):
         "file size": (agents.DISK, Expect(status="DONE|ERROR"), {"limits": {"file_size": "1M"}}),
         "stubborn": (agents.stubborn(), Expect(status="TIMEOUT", reason="run_timeout"), {"timeout_ms": 1200}),
     }
+    if r.ground.road != "root":
+        del wild["memory"]  # without a cgroup nothing limits it: that task would harm the machine
     r.counting(Expect(lines=60, status="DONE", runs=1))
     for name in r.rng.sample(sorted(wild), 2):
         prompt, want, more = wild[name]

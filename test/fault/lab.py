@@ -5,10 +5,12 @@
 Round i of a run with seed S has the seed S+i and draws everything from it: `--seed S+i --rounds 1` plays it again (with the same --fault options).  Ends with a table
 (fault, rounds, violations) and with status 1 when an invariant did not hold."""
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import random
+import struct
 import subprocess
 import sys
 import time
@@ -29,8 +31,7 @@ def arguments():
     p.add_argument("--storm", type=int, default=None, help="tasks of the storm at the end")
     p.add_argument("--stop", action="store_true", help="stop at the first violation")
     p.add_argument("--seconds", type=int, default=None, help="begin no round after so long")
-    p.add_argument("--share", default="0/1", help=argparse.SUPPRESS)
-    p.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
+    p.add_argument("--json", type=int, default=None, metavar="FD", help=argparse.SUPPRESS)  # one of several processes: the seeds come from there
     return p.parse_args()
 
 
@@ -160,11 +161,21 @@ def merge(into, rows):
             have[k] += v
 
 
+def seeds_from(fd):
+    while len(data := os.read(fd, struct.calcsize("q"))) == struct.calcsize("q"):
+        yield struct.unpack("q", data)[0]
+
+
 def run_jobs(args, seed, jobs):
-    """The rounds shared out to processes; their talk goes on, their tables are added up."""
-    argv = [sys.executable, __file__, args.build, "--rounds", str(args.rounds), "--seed", str(seed), "--json", "--storm", "0"]
-    argv += [w for f in args.fault or [] for w in ("--fault", f)] + ["--stop"] * args.stop + (["--seconds", str(args.seconds)] if args.seconds else [])
-    children = [subprocess.Popen(argv + ["--share", f"{i}/{jobs}"], stdout=subprocess.PIPE, text=True) for i in range(jobs)]
+    """The rounds are played by several processes, each of which takes the next seed from a pipe; their tables are added up."""
+    seeds, source = os.pipe()
+    argv = [sys.executable, __file__, args.build, "--json", str(seeds), *(w for f in args.fault or [] for w in ("--fault", f))]
+    argv += ["--stop"] * args.stop + (["--seconds", str(args.seconds)] if args.seconds else [])
+    children = [subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, pass_fds=[seeds]) for _ in range(jobs)]
+    os.close(seeds)
+    with os.fdopen(source, "wb") as f, contextlib.suppress(BrokenPipeError):
+        for i in range(args.rounds):
+            f.write(struct.pack("q", seed + i))
     rows, violations = {}, []
     for child in children:
         last = child.communicate()[0].strip().split("\n")[-1]
@@ -195,20 +206,19 @@ def main():
     jobs = args.jobs or max(1, min(3, args.rounds // 20))
     talk = (lambda text: print(text, file=sys.stderr, flush=True))
     faults = [n for n in args.fault or FAULTS if is_possible(n, CODEX.exists())]
-    if not args.json:
+    if args.json is None:
         print(f"fault lab: {args.rounds} rounds, seed {seed}", flush=True)
-    if jobs > 1 and not args.json:
+    if jobs > 1 and args.json is None:
         rows, violations = run_jobs(args, seed, jobs)
     else:
-        share, shares = map(int, args.share.split("/"))
         lab = Lab(faults, CODEX.exists(), args.stop, args.seconds, talk)
         try:
-            lab.run(range(seed + share, seed + args.rounds, shares))
+            lab.run(range(seed, seed + args.rounds) if args.json is None else seeds_from(args.json))
         finally:
             lab.close()
         rows, violations = lab.rows, lab.violations
     storm = args.storm if args.storm is not None else STORM_TASKS if args.rounds >= STORM_FROM else 0
-    if storm and not args.json:
+    if storm and args.json is None:
         lab = Lab(faults, False, say=talk)
         try:
             lab.storm(seed, storm)
@@ -216,7 +226,7 @@ def main():
             lab.close()
         merge(rows, lab.rows)
         violations += lab.violations
-    if args.json:
+    if args.json is not None:
         print(json.dumps({"rows": rows, "violations": violations}))
     else:
         print(table(rows))

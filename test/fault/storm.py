@@ -9,21 +9,20 @@ from check import Expect, check_left, check_task, need, settle
 from faults import HOUSE
 from world import TERMINAL, Violation, let_pass, processes, proc_text
 
-KILLS_A_SECOND = 4
+KILL_EVERY_S = 0.5  # on average; and at most one kill for so many tasks, so that a slow machine comes to an end too
+TASKS_PER_KILL = 5
 SERVER_EVERY_S = 10
 SUBMITTERS = 8
 TASK_S = 0.5  # generous: what a task may cost here, under fire
 
 
-def kill_at_random(ground, rng, stop, count):
+def kill_at_random(ground, rng, stop, count, most):
     needle = str(ground.site.dir).encode()
     next_server = time.monotonic() + SERVER_EVERY_S
-    while not stop.is_set():
-        let_pass(rng.uniform(0, 2 / KILLS_A_SECOND))
+    while not stop.is_set() and count["runner"] < most:
+        let_pass(rng.uniform(0, 2 * KILL_EVERY_S))
         if time.monotonic() > next_server:
             next_server = time.monotonic() + SERVER_EVERY_S
-            with ground.lock:
-                pass
             ground.restart(rng.choice((0, 0, 1)))
             count["server"] += 1
             continue
@@ -45,7 +44,7 @@ def submit_all(ground, observer, share, made, lock):
 
 def storm(ground, observer, rng, tasks):
     made, lock, stop, wrong, count = [], threading.Lock(), threading.Event(), [], {"server": 0, "runner": 0}
-    killer = threading.Thread(target=kill_at_random, args=(ground, rng, stop, count), daemon=True)
+    killer = threading.Thread(target=kill_at_random, args=(ground, rng, stop, count, tasks // TASKS_PER_KILL), daemon=True)
     submitters = [threading.Thread(target=submit_all, args=(ground, observer, tasks // SUBMITTERS, made, lock), daemon=True) for _ in range(SUBMITTERS)]
     for t in [killer] + submitters:
         t.start()

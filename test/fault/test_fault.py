@@ -2,6 +2,7 @@
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 

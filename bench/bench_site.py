@@ -77,11 +77,11 @@ def children(pid):
 class Site:
     """One directory; in it any number of servers, one after the other on the same data."""
 
-    def __init__(self, build):
+    def __init__(self, build, place="/var/tmp"):
         self.build = os.path.abspath(build)
         self.program = os.path.join(self.build, "signalbox")
         # Not below /tmp, which may be memory; a root server's sandboxes are another uid, which must come in here.
-        self.dir = tempfile.mkdtemp(prefix="signalbox-bench-", dir="/var/tmp")
+        self.dir = tempfile.mkdtemp(prefix="signalbox-bench-", dir=place)
         os.chmod(self.dir, 0o755)
         self.data, self.runtime = self.path("data"), self.path("run")
         self.server, self.gateway, self.model, self.nginx = None, 0, None, None

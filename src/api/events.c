@@ -67,7 +67,7 @@ static void greet(struct feed *f, int64_t head)
 	struct js *hello = js_object();
 	js_set_int(hello, "head", head);
 	js_set_int(hello, "oldest", head ? 1 : 0);
-	js_set_int(hello, "generation", 1);
+	js_set_int(hello, "generation", core_generation(f->api->core, f->task));
 	if (f->sse)
 		strbuf_adds(&f->out, "retry: " FEED_RETRY_MS "\n");
 	feed_event(f, "hello", hello);
@@ -213,6 +213,23 @@ static void reply_page(struct http_request *r, struct api *a, const char *task, 
 	strbuf_release(&f.out);
 }
 
+static void no_line(void *ctx UNUSED, int64_t seq UNUSED, const char *line UNUSED)
+{
+}
+
+/* A cursor beyond the log's end was given by a log that is no more (its generation tells). */
+static enum err_code check_cursor(struct api *a, const char *task, int64_t after, struct error *e)
+{
+	int64_t head = 0;
+	bool over = false;
+	enum err_code rc = core_events(a->core, task, after, 0, no_line, NULL, &head, &over, e);
+	if (rc || after <= head)
+		return rc;
+	error_set(e, ERR_GONE, "the cursor %lld is beyond the log's end, %lld", (long long)after, (long long)head);
+	error_hint(e, "begin again from the oldest: ?after=0");
+	return ERR_GONE;
+}
+
 void api_get_events(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
@@ -225,6 +242,8 @@ void api_get_events(struct http_request *r, void *ctx)
 	enum err_code rc = http_query_i64(r, "after", 0, INT64_MAX, &after, &e);
 	if (!rc && last)
 		rc = str_to_i64(last, "Last-Event-ID", 0, INT64_MAX, &after, &e);
+	if (!rc)
+		rc = check_cursor(a, task, after, &e);
 	if (rc)
 		http_reply_error(r, &e);
 	else if (accept && strstr(accept, "text/event-stream"))

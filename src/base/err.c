@@ -12,7 +12,7 @@ static const struct {
 } codes[ERR_CODE_COUNT] = {
 	[ERR_OK] = { "ok", 200, 0 },
 	[ERR_USAGE] = { "usage", 400, 2 },
-	[ERR_INVALID] = { "invalid", 400, 1 },
+	[ERR_INVALID] = { "invalid", 400, 2 },
 	[ERR_DENIED] = { "denied", 403, 4 },
 	[ERR_NOT_FOUND] = { "not_found", 404, 5 },
 	[ERR_CONFLICT] = { "conflict", 409, 6 },

@@ -102,10 +102,13 @@ static enum err_code open_clients(struct cli *c, const char *socket_path, struct
 	return client_open(&cfg, &c->stream, e);
 }
 
-static enum err_code nobody_answers(const char *socket_path, struct error *e)
+static enum err_code nobody_answers(const struct cli *c, const char *socket_path, struct error *e)
 {
 	error_set(e, ERR_UNREACHABLE, "no server answers on '%s'", socket_path);
-	error_hint(e, "signalbox serve");
+	if (cli_setting(c, SET_SERVER))
+		error_hint(e, "start one there, or name another by --server http://HOST:PORT or --server SOCKET (from %s)", c->settings.from[SET_SERVER]);
+	else
+		error_hint(e, "signalbox serve");
 	return ERR_UNREACHABLE;
 }
 
@@ -115,7 +118,7 @@ enum err_code server_connect_running(struct cli *c, struct error *e)
 	if (path && check_socket_path(path, e))
 		return e->code;
 	if (path && !server_answers(path))
-		return nobody_answers(path, e);
+		return nobody_answers(c, path, e);
 	return open_clients(c, path, e);
 }
 
@@ -230,7 +233,7 @@ enum err_code server_connect(struct cli *c, struct error *e)
 	if (path && !server_answers(path)) {
 		/* A socket that was named is somebody's choice; only our own server is ours to start. */
 		if (cli_setting(c, SET_SERVER) || !setting_is_true(cli_setting(c, SET_AUTOSTART)))
-			return nobody_answers(path, e);
+			return nobody_answers(c, path, e);
 		rc = start_server(c, path, e);
 	}
 	return rc ? rc : open_clients(c, path, e);

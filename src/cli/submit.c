@@ -262,6 +262,19 @@ static enum err_code make_request(const struct cli *c, struct js *body, struct e
 	return ERR_OK;
 }
 
+/* An agent that needs a model and has no key fails after a while, in words of its own: better said now. */
+static void warn_of_missing_key(struct cli *c, const struct js *task)
+{
+	AUTO_JS struct js *reply = NULL;
+	int status = 0;
+	if (!str_starts(js_str_or(task, "agent", ""), "codex") || client_call(c->client, "GET", "/v1/doctor", NULL, &status, &reply, NULL))
+		return;
+	const struct js *checks = js_get(reply, "checks");
+	for (size_t i = 0; i < js_len(checks); i++)
+		if (str_eq(js_str(js_at(checks, i), "name"), "model") && !js_flag(js_at(checks, i), "ok", true))
+			cli_say(c, "signalbox: %s; %s", js_str_or(js_at(checks, i), "text", "no model key"), js_str_or(js_at(checks, i), "hint", "signalbox doctor"));
+}
+
 enum err_code submit_task(struct cli *c, struct js **ret_task, struct error *e)
 {
 	AUTO_JS struct js *body = js_object();
@@ -279,5 +292,7 @@ enum err_code submit_task(struct cli *c, struct js **ret_task, struct error *e)
 	rc = client_call(c->client, "POST", "/v1/tasks", body, &status, ret_task, e);
 	if (!rc && !js_str(*ret_task, "id"))
 		return error_set(e, ERR_INTERNAL, "the server took the task but told no id");
+	if (!rc)
+		warn_of_missing_key(c, *ret_task);
 	return rc;
 }

@@ -115,7 +115,10 @@ void summary_add(const struct term *t, struct strbuf *out, const struct js *task
 	add_head(t, out, task);
 	if (!str_empty(words)) {
 		strbuf_addc(out, '\n');
-		text_add_block(out, words, 0);
+		if (t->tty)
+			text_add_wrapped(out, words, 0, term_width(t));
+		else
+			text_add_block(out, words, 0);
 		strbuf_addc(out, '\n');
 	}
 	add_list(out, "Questions", js_get(result, "questions"));

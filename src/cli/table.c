@@ -53,14 +53,19 @@ static void print_tabs(const struct table *t, struct strbuf *out)
 	}
 }
 
+/* A column in which no row has anything stays 0 and is not shown. */
 static void measure(const struct table *t, size_t widths[TABLE_COLUMNS_MAX])
 {
-	for (size_t i = 0; i < t->columns; i++)
-		widths[i] = text_columns(t->titles[i], strlen(t->titles[i]));
+	memset(widths, 0, TABLE_COLUMNS_MAX * sizeof(*widths));
 	for (size_t i = 0; i < t->count; i++) {
 		size_t w = text_columns(t->cells[i].text, strlen(t->cells[i].text));
 		if (w > widths[i % t->columns])
 			widths[i % t->columns] = w;
+	}
+	for (size_t i = 0; i < t->columns; i++) {
+		size_t w = text_columns(t->titles[i], strlen(t->titles[i]));
+		if (widths[i] && w > widths[i])
+			widths[i] = w;
 	}
 }
 
@@ -83,6 +88,8 @@ static void print_row(const struct table *t, const struct term *term, struct str
 	size_t used = 0, width = term_width(term);
 	for (size_t i = 0; i < t->columns; i++) {
 		bool last = i == t->columns - 1;
+		if (!widths[i] && !last)
+			continue;
 		print_cell(term, out, &cells[i], widths[i], last, used + GAP < width ? width - used : 8);
 		used += widths[i] + GAP;
 	}

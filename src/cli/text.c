@@ -8,6 +8,8 @@
 #include <wchar.h>
 
 #define NEAR_ENOUGH 3	 /* edits */
+#define WRAP_LEAST 20	 /* columns; narrower terminals wrap by themselves */
+#define TEXT_WRAP_MAX ((size_t)16 << 20)
 #define WORD_MAX_BYTES 64 /* longer words are not compared */
 
 /* One character: its code point in *ret, its length in bytes as the answer; a bad byte counts as one. */
@@ -112,6 +114,40 @@ void text_add_block(struct strbuf *out, const char *s, size_t indent)
 		s += line + 1;
 		n -= line + 1;
 		if (n && *s != '\n')
+			text_add_spaces(out, indent);
+	}
+}
+
+/* How much of the line goes before a break: up to the last space that fits, or as much as fits. */
+static size_t wrap_at(const char *s, size_t n, size_t columns)
+{
+	size_t fits = text_fit(s, n, columns), at = fits;
+	if (fits == n || s[fits] == ' ')
+		return fits;
+	while (at && s[at - 1] != ' ')
+		at--;
+	while (at && s[at - 1] == ' ')
+		at--;
+	return at ? at : fits ? fits : n;
+}
+
+void text_add_wrapped(struct strbuf *out, const char *s, size_t indent, size_t width)
+{
+	AUTO_STRBUF struct strbuf block = STRBUF_LIMIT(TEXT_WRAP_MAX);
+	size_t columns = width > indent + WRAP_LEAST ? width - indent : WRAP_LEAST;
+	text_add_block(&block, s, 0);
+	for (const char *line = strbuf_str(&block); *line;) {
+		size_t n = strcspn(line, "\n"), at = wrap_at(line, n, columns);
+		strbuf_add(out, line, at);
+		line += at;
+		if (at < n)
+			line += strspn(line, " ");
+		else if (*line)
+			line++;
+		if (!*line)
+			break;
+		strbuf_addc(out, '\n');
+		if (*line != '\n')
 			text_add_spaces(out, indent);
 	}
 }

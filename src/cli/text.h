@@ -15,6 +15,8 @@ void text_add_spaces(struct strbuf *out, size_t n);
 void text_add_line(struct strbuf *out, const char *s);
 /* Outside text with its lines kept; each line after the first starts with `indent` spaces; trailing blank lines are dropped. */
 void text_add_block(struct strbuf *out, const char *s, size_t indent);
+/* The same for a terminal of `width` columns: long lines are broken between words. */
+void text_add_wrapped(struct strbuf *out, const char *s, size_t indent, size_t width);
 /* The last `lines` lines of s. */
 const char *text_tail(const char *s, int lines);
 /* "0:07", "12:34", "1:02:03". */

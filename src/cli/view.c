@@ -150,7 +150,10 @@ static void line_message(struct view *v, const struct js *event UNUSED, const st
 	AUTO_JS struct js *final = view_final_answer(text);
 	l->hide = !*text || (!v->all && final);
 	strbuf_adds(&l->text, "> ");
-	text_add_block(&l->text, final ? js_str(final, "summary") : text, MESSAGE_INDENT);
+	if (v->live.term->tty)
+		text_add_wrapped(&l->text, final ? js_str(final, "summary") : text, MESSAGE_INDENT, term_width(v->live.term));
+	else
+		text_add_block(&l->text, final ? js_str(final, "summary") : text, MESSAGE_INDENT);
 }
 
 static void line_reasoning(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)

@@ -59,6 +59,7 @@ MUST_USE enum err_code core_events(struct core *c, const char *task_id, int64_t 
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e);
 
 /* Whether the line is an event whose type begins so ("run."); with a closing quote ("task.done\"") it is that type. Data may hold anything. */
+int64_t core_generation(struct core *c, const char *task_id); /* of the log: grows when it was rebuilt; 1 when unknown */
 bool core_line_is(const char *line, const char *type);
 bool core_line_begins_again(const char *line); /* the task was over and is not any more: a retry, a new turn */
 

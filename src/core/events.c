@@ -64,6 +64,34 @@ bool core_line_is(const char *line, const char *type)
 	return at && strncmp(at + sizeof(member) - 1, type, strlen(type)) == 0;
 }
 
+struct generation {
+	const char *task;
+	int64_t n;
+};
+
+static enum err_code generation_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct generation *g = arg;
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c, "SELECT generation FROM tasks WHERE id=?1", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, g->task);
+	rc = db_step(s, &row, e);
+	if (!rc && row)
+		g->n = db_int(s, 0);
+	db_done(s);
+	return rc;
+}
+
+int64_t core_generation(struct core *c, const char *task_id)
+{
+	struct generation g = { .task = task_id, .n = 1 };
+	struct error e = ERROR_INIT;
+	return db_read(c->db, generation_op, &g, &e) ? 1 : g.n;
+}
+
 bool core_line_begins_again(const char *line)
 {
 	return core_line_is(line, "task.retried\"") || core_line_is(line, "task.turn\"");

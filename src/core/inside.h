@@ -52,6 +52,7 @@ struct core {
 	 * directories away: a run is started once, and a workspace is not removed under one.  Before the reaper's lock. */
 	pthread_mutex_t launching;
 
+	atomic_ullong queued_about; /* rows of the queue: counted each tick, plus what was submitted since */
 	atomic_ullong pulse, submitted, started, ended, lost, ingested;
 };
 

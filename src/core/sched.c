@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #define LIVE_REPOS_MAX 4096
+#define CLAIM_DISK_MIN_BYTES ((uint64_t)4 << 20)
 #define EXPIRE_MAX 64 /* in one tick; the next takes the rest */
 
 struct claim {
@@ -219,10 +221,27 @@ static enum err_code expire_op(struct db_conn *conn, void *arg, struct error *e)
 }
 
 /* Tasks that have waited in the queue for too long. */
+static enum err_code count_queue_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct core *c = arg;
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(conn, "SELECT COUNT(*) FROM queue", &s, e);
+	if (rc)
+		return rc;
+	rc = db_step(s, &row, e);
+	if (!rc && row)
+		atomic_store(&c->queued_about, (unsigned long long)db_int(s, 0));
+	db_done(s);
+	return rc;
+}
+
 static void expire_queued(struct core *c)
 {
 	struct outbox out = { 0 };
 	struct error e = ERROR_INIT;
+	if (db_read(c->db, count_queue_op, c, &e))
+		log_warn("queue: %s", e.text);
 	if (db_write(c->db, expire_op, &out, &e))
 		log_warn("queue: %s", e.text);
 	else
@@ -253,13 +272,20 @@ static void tick_when_due(struct core *c, int64_t *next_tick)
 }
 
 /* A long queue of short tasks must not keep the ticks waiting. */
+/* A run that begins on a full disk ends at once, and with it the task: better it waits in the queue. */
+static bool has_room(struct core *c)
+{
+	struct statvfs disk;
+	return statvfs(c->data, &disk) < 0 || (uint64_t)disk.f_bavail * disk.f_frsize >= CLAIM_DISK_MIN_BYTES;
+}
+
 static void *sched_main(void *arg)
 {
 	struct core *c = arg;
 	int64_t next_tick = 0, next_ms = 0;
 	while (wait_for_work(c, next_ms)) {
 		next_ms = 0;
-		while (!is_draining(c) && claim_one(c, &next_ms))
+		while (!is_draining(c) && has_room(c) && claim_one(c, &next_ms))
 			tick_when_due(c, &next_tick);
 		tick_when_due(c, &next_tick);
 	}

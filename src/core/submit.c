@@ -330,6 +330,17 @@ struct submit {
 	struct task_birth birth;
 };
 
+/* The count is at most a tick old: the limit is a ceiling for memory and disk, not a turnstile. */
+static enum err_code check_queue(struct core *c, struct error *e)
+{
+	int64_t limit = conf_limit(c->config, "queued");
+	if ((int64_t)atomic_load(&c->queued_about) < limit)
+		return ERR_OK;
+	error_set(e, ERR_LIMIT, "%lld tasks wait in the queue already (limits.queued)", (long long)limit);
+	error_hint(e, "try again when some have ended");
+	return ERR_LIMIT;
+}
+
 static enum err_code submit_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct submit *s = arg;
@@ -348,7 +359,9 @@ static struct js *created_data(const struct task_row *t)
 
 static enum err_code resolve(struct core *c, const struct js *body, struct submit *s, struct error *e)
 {
-	enum err_code rc = js_check_members(body, "", members, e);
+	enum err_code rc = check_queue(c, e);
+	if (!rc)
+		rc = js_check_members(body, "", members, e);
 	if (!rc)
 		rc = check_name_and_prompt(body, e);
 	if (!rc)
@@ -392,6 +405,7 @@ enum err_code core_submit(struct core *c, const char *who, const struct js *body
 	}
 	if (!rc) {
 		atomic_fetch_add(&c->submitted, 1);
+		atomic_fetch_add(&c->queued_about, 1);
 		hub_announce(c->hub, s.birth.line);
 		/* A queued task has no directory yet; only a local source has a heartbeat file to write now. */
 		if (js_str(js_get(s.row.spec, "source"), "dir"))

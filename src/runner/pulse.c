@@ -14,6 +14,7 @@
 
 #define PULSE_PROCESSES_MAX 8192
 #define PULSE_STAT_MAX 1024
+#define PULSE_DEPTH_MAX 256
 #define PULSE_BUSY_PERCENT 5 /* of one core: below it is idling, which agents do too while they wait */
 
 struct entry {
@@ -57,21 +58,29 @@ static int read_all(struct entry *list)
 	return n;
 }
 
-/* Pids may wrap, so children can stand before their parents: until nothing more is found. */
+static int by_pid(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+	return (x->pid > y->pid) - (x->pid < y->pid);
+}
+
+/* Up the parents until the stage, or the top, or a depth that no honest tree has. */
+static bool is_below(struct entry *list, int n, const struct entry *at, pid_t root)
+{
+	for (int depth = 0; at && depth < PULSE_DEPTH_MAX; depth++) {
+		if (at->pid == root)
+			return true;
+		const struct entry key = { .pid = at->parent };
+		at = bsearch(&key, list, (size_t)n, sizeof(*list), by_pid);
+	}
+	return false;
+}
+
 static void mark_ours(struct entry *list, int n, pid_t root)
 {
-	for (bool found = true; found;) {
-		found = false;
-		for (int i = 0; i < n; i++) {
-			if (list[i].ours)
-				continue;
-			bool ours = list[i].pid == root;
-			for (int k = 0; k < n && !ours; k++)
-				ours = list[k].ours && list[k].pid == list[i].parent;
-			found = found || ours;
-			list[i].ours = ours;
-		}
-	}
+	qsort(list, (size_t)n, sizeof(*list), by_pid);
+	for (int i = 0; i < n; i++)
+		list[i].ours = is_below(list, n, &list[i], root);
 }
 
 void pulse_take(struct runner *r, int64_t now_ms)

@@ -241,7 +241,8 @@ def test_it_survives_a_restart_of_the_server_with_a_whole_new_limit(new_site):
     assert site.wait("stays-silent")["reason"] == "heartbeat_timeout"
 
 
-def test_a_thousand_agents_beat_and_end_once(site):
+def test_a_thousand_agents_beat_and_end_once(new_site):
+    site = new_site(config={})
     with site.ws() as w:
         for i in range(1000):
             w.send({"type": "register", "taskId": f"n-{i}", "sessionId": "s"})

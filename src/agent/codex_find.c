@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include <string.h>
 
@@ -58,7 +59,7 @@ enum err_code codex_find(const char *configured, char **ret_path, struct error *
 		*ret_path = native_behind(configured);
 		return *ret_path ? ERR_OK : error_set(e, ERR_UNSUPPORTED, "no native Codex program behind '%s'", configured);
 	}
-	AUTO_FREE char *self = mem_printf("/proc/self/exe");
+	AUTO_FREE char *self = proc_self_path(); /* a file of that name also after an upgrade */
 	AUTO_FREE char *exe = NULL;
 	char *found = NULL;
 	if (!file_realpath(self, &exe, NULL)) {

@@ -1,4 +1,4 @@
-/* cancel: ask for tasks to stop. */
+/* cancel and retry: ask for tasks to stop, and to begin again. */
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "base/mem.h"
@@ -8,6 +8,12 @@
 #include "cli/remote.h"
 
 #define STOP_TIMEOUT_MS 10000 /* how long we look on while the run is stopped and its changes are kept */
+
+static void add_status(struct table *t, const struct js *task)
+{
+	table_add(t, COLOUR_BOLD, remote_label(task));
+	table_add(t, remote_colour(task), remote_status(task));
+}
 
 /* The run is told to stop at once, its end comes a moment later: that is what one wants to see. */
 static void watch_it_end(struct cli *c, struct js **task)
@@ -39,8 +45,7 @@ static enum err_code cancel_one(struct cli *c, const char *ref, struct table *t,
 	const struct js *now = after;
 	if (c->json)
 		cli_json(c, now);
-	table_add(t, COLOUR_BOLD, remote_label(now));
-	table_add(t, remote_colour(now), remote_status(now));
+	add_status(t, now);
 	/* It ended by itself before: canceling changed nothing. */
 	if (was_over || (remote_is_over(now) && !str_eq(remote_status(now), "CANCELED"))) {
 		cli_say(c, "signalbox: task %s had already ended", remote_label(now));
@@ -49,16 +54,46 @@ static enum err_code cancel_one(struct cli *c, const char *ref, struct table *t,
 	return ERR_OK;
 }
 
-enum err_code cmd_cancel(struct cli *c, struct error *e)
+static enum err_code retry_one(struct cli *c, const char *ref, struct table *t, struct error *e)
+{
+	AUTO_JS struct js *task = NULL;
+	AUTO_JS struct js *after = NULL;
+	AUTO_JS struct js *body = js_object();
+	int status = 0;
+	enum err_code rc = remote_find(c, ref, &task, e);
+	if (rc)
+		return rc;
+	AUTO_FREE char *path = remote_path(remote_id(task), "/retry");
+	rc = client_call(c->client, "POST", path, body, &status, &after, e);
+	if (rc)
+		return rc;
+	if (c->json)
+		cli_json(c, after);
+	add_status(t, after);
+	return ERR_OK;
+}
+
+/* Each named task in turn, and a table of how they are now. */
+static enum err_code each_task(struct cli *c, enum err_code (*one)(struct cli *, const char *, struct table *, struct error *), struct error *e)
 {
 	static const char *const titles[] = { "TASK", "STATUS", NULL };
 	enum err_code rc = ERR_OK;
 	struct table t;
 	table_init(&t, titles);
 	for (int i = 0; i < c->arg_count && !rc; i++)
-		rc = cancel_one(c, c->args[i], &t, e);
+		rc = one(c, c->args[i], &t, e);
 	if (!c->json)
 		table_print(&t, &c->out);
 	table_release(&t);
 	return rc;
+}
+
+enum err_code cmd_cancel(struct cli *c, struct error *e)
+{
+	return each_task(c, cancel_one, e);
+}
+
+enum err_code cmd_retry(struct cli *c, struct error *e)
+{
+	return each_task(c, retry_one, e);
 }

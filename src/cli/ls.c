@@ -8,10 +8,12 @@
 #include "cli/text.h"
 #include <inttypes.h>
 #include <string.h>
+#include <strings.h>
 
 #define LIST_DEFAULT 50
 #define LIST_MAX 100000
 #define PAGE_MAX 200
+#define NARROW_COLUMNS 100 /* below: name or id, no agent */
 
 const struct opt ls_options[] = {
 	{ "state", 's', OPT_LIST, "STATUS", "only these: RUNNING, QUEUED, WAITING, DONE, ERROR, TIMEOUT, CANCELED" },
@@ -57,6 +59,18 @@ static const char *task_gist(const struct js *task)
 	return !str_empty(summary) ? summary : js_str_or(task, "prompt", "");
 }
 
+static bool is_narrow(const struct cli *c)
+{
+	return c->out.tty && term_width(&c->out) < NARROW_COLUMNS;
+}
+
+/* The status says it already: QUEUED queued, RUNNING running. */
+static const char *phase_word(const struct cli *c, const struct js *task)
+{
+	const char *word = remote_is_over(task) ? js_str(task, "reason") : js_str(task, "phase");
+	return c->out.tty && word && strcasecmp(word, remote_status(task)) == 0 ? NULL : word;
+}
+
 static void add_row(const struct cli *c, struct table *t, const struct js *task)
 {
 	const char *created = js_str_or(task, "created_at", "");
@@ -67,12 +81,14 @@ static void add_row(const struct cli *c, struct table *t, const struct js *task)
 		text_add_age(&age, clock_wall_ms() - at);
 	else
 		strbuf_adds(&age, created);
-	table_add(t, COLOUR_NONE, remote_id(task));
-	table_add(t, COLOUR_BOLD, js_str(task, "name"));
+	/* On a narrow terminal a name stands for the id, and the rest of the line is for what it is about. */
+	bool narrow = is_narrow(c);
+	table_add(t, COLOUR_NONE, narrow ? remote_label(task) : remote_id(task));
+	table_add(t, COLOUR_BOLD, narrow ? NULL : js_str(task, "name"));
 	table_add(t, remote_colour(task), remote_status(task));
-	table_add(t, COLOUR_DIM, remote_is_over(task) ? js_str(task, "reason") : js_str(task, "phase"));
+	table_add(t, COLOUR_DIM, phase_word(c, task));
 	table_add(t, COLOUR_DIM, strbuf_str(&age));
-	table_add(t, COLOUR_NONE, js_str(task, "agent"));
+	table_add(t, COLOUR_NONE, narrow ? NULL : js_str(task, "agent"));
 	table_add(t, COLOUR_NONE, task_gist(task));
 }
 
@@ -100,8 +116,9 @@ static enum err_code read_pages(struct cli *c, int64_t limit, const char *here, 
 static void print_list(const struct cli *c, const struct js *all)
 {
 	static const char *const titles[] = { "ID", "NAME", "STATUS", "PHASE", "AGE", "AGENT", "WHAT", NULL };
+	static const char *const narrow[] = { "TASK", "", "STATUS", "PHASE", "AGE", "", "WHAT", NULL };
 	struct table t;
-	table_init(&t, titles);
+	table_init(&t, is_narrow(c) ? narrow : titles);
 	for (size_t i = 0; i < js_len(all); i++)
 		add_row(c, &t, js_at(all, i));
 	table_print(&t, &c->out);

@@ -94,10 +94,11 @@ static enum err_code fill_complete(struct cli *c, struct js *m, struct error *e)
 
 static enum err_code fill_error(struct cli *c, struct js *m, struct error *e)
 {
-	if (c->arg_count < 3)
+	if (c->arg_count < 3) {
+		error_set(e, ERR_USAGE, "error needs the error's text");
 		error_hint(e, "signalbox report error %s 'what went wrong'", c->args[1]);
-	if (c->arg_count < 3)
-		return error_set(e, ERR_USAGE, "needs the error's text");
+		return ERR_USAGE;
+	}
 	js_set_str(m, "error", c->args[2]);
 	return ERR_OK;
 }

@@ -179,7 +179,7 @@ void text_add_age(struct strbuf *out, int64_t ms)
 	size_t i = 0;
 	while (s < units[i].s)
 		i++;
-	strbuf_addf(out, "%" PRId64 " %s ago", s / units[i].s, units[i].unit);
+	strbuf_addf(out, "%" PRId64 " %s", s / units[i].s, units[i].unit);
 }
 
 /* Edits (insert, delete, replace) that make b of a; both shorter than WORD_MAX_BYTES. */

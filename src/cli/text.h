@@ -21,7 +21,7 @@ void text_add_wrapped(struct strbuf *out, const char *s, size_t indent, size_t w
 const char *text_tail(const char *s, int lines);
 /* "0:07", "12:34", "1:02:03". */
 void text_add_clock(struct strbuf *out, int64_t ms);
-/* "12 s ago", "3 h ago", "5 d ago". */
+/* "12 s", "3 h", "5 d". */
 void text_add_age(struct strbuf *out, int64_t ms);
 /* The named things of a list closest to `word`, or NULL when none is near: for "did you mean". */
 const char *text_nearest(const char *word, const char *(*name_at)(size_t i, const void *ctx), const void *ctx);

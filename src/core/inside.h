@@ -68,6 +68,7 @@ MUST_USE enum err_code launch_run(struct core *c, const char *run_id, const stru
 char *launch_run_dir(struct core *c, const char *task, const char *worker, int64_t n);
 /* Its parts from the worker's directory on belong to the sandboxes' identity: no link is followed on the way. */
 MUST_USE enum err_code launch_open_run_dir(struct core *c, const char *task, const char *worker, int64_t n, int *ret_fd, struct error *e);
+void launch_complete_record(struct core *c, const struct run_row *r); /* what people find beside a run's directory, where it lacks */
 /* One workspace per worker, kept between its runs. */
 char *launch_work_dir(struct core *c, const char *task, const char *worker);
 /* After a runner's end: when the task is over and the workspace saved, the work directory. Then lets the task's next run begin. */

@@ -22,6 +22,7 @@
 #define TOKEN_BYTES 32
 #define GATEWAY_PORT 8787 /* inside the sandbox, where nobody else listens */
 #define SESSION_MAX ((size_t)64 << 10)
+#define LINK_TARGET_MAX 64
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
 
@@ -127,7 +128,7 @@ static enum err_code make_dirs(struct core *c, const struct run_row *r, struct p
 /* state.json, runtime and artifacts of the worker are the newest run's. */
 static void link_newest(const struct paths *p, int64_t n)
 {
-	static const char *const names[] = { "state.json", "runtime", "artifacts", NULL };
+	static const char *const names[] = { "runtime", "artifacts", "state.json", NULL }; /* the last one tells that all are there */
 	for (const char *const *name = names; *name; name++) {
 		AUTO_FREE char *target = mem_printf("runs/%lld/%s", (long long)n, *name);
 		AUTO_FREE char *at = file_join(p->worker, *name);
@@ -399,10 +400,25 @@ static enum err_code make_record(const struct run_row *r, const struct paths *p,
 	}
 	if (rc)
 		return rc;
-	link_newest(p, r->n);
 	AUTO_FREE char *notes = file_join(p->task, "shared/human-notes.md");
 	AUTO_CLOSE int fd = open(notes, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	link_newest(p, r->n);
 	return fd < 0 ? error_errno(e, "make '%s'", notes) : ERR_OK;
+}
+
+/* Again, when the server was killed between the runner's start and this. */
+void launch_complete_record(struct core *c, const struct run_row *r)
+{
+	struct paths p = { .worker_fd = -1, .run_fd = -1, .task = core_task_dir(c, r->task) };
+	struct error e = ERROR_INIT;
+	p.worker = mem_printf("%s/agents/%s", p.task, r->worker);
+	AUTO_FREE char *link = file_join(p.worker, "state.json");
+	AUTO_FREE char *wanted = mem_printf("runs/%lld/state.json", (long long)r->n);
+	char target[LINK_TARGET_MAX] = "";
+	ssize_t n = readlink(link, target, sizeof(target) - 1);
+	if ((n < 0 || !str_eq(target, wanted)) && file_is_dir(p.worker) && make_record(r, &p, &e))
+		log_warn("run %s: its directory is not complete: %s", r->id, e.text);
+	paths_release(&p);
 }
 
 static enum err_code load_op(struct db_conn *conn, void *arg, struct error *e)

@@ -354,6 +354,8 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 		if (!rc)
 			rc = append_events(c, id, dir, &changed, e);
 		changed = changed || whole || (over && !taskdir_is_whole(dir, v.task.completed_at));
+		if (!rc && changed && v.run.id)
+			launch_complete_record(c, &v.run);
 		if (!rc && changed && (over || v.task.phase == PHASE_WAITING_HUMAN))
 			collect_artifacts(c, &v, dir);
 		if (!rc && changed)

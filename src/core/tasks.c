@@ -42,6 +42,26 @@ static enum err_code newest_run(struct db_conn *conn, const struct task_row *t, 
 	return rc;
 }
 
+/* How many go before it, and itself: 1 is next. */
+static enum err_code queue_position(struct db_conn *conn, const struct task_row *t, struct js *o, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	js_set(o, "queue_position", js_null());
+	if (t->phase != PHASE_QUEUED)
+		return ERR_OK;
+	enum err_code rc = db_prepare(conn, "SELECT COUNT(*) FROM queue WHERE priority>?1 OR (priority=?1 AND task<=?2)", &s, e);
+	if (rc)
+		return rc;
+	db_bind_int(s, 1, t->priority);
+	db_bind_text(s, 2, t->id);
+	rc = db_step(s, &row, e);
+	if (!rc && row)
+		js_set_int(o, "queue_position", db_int(s, 0));
+	db_done(s);
+	return rc;
+}
+
 static enum err_code show(struct core *c, struct db_conn *conn, const char *id, bool with_run, struct js **ret, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
@@ -53,6 +73,8 @@ static enum err_code show(struct core *c, struct db_conn *conn, const char *id, 
 	js_set(o, "run", js_null());
 	if (with_run)
 		rc = newest_run(conn, &t, o, e);
+	if (!rc && with_run)
+		rc = queue_position(conn, &t, o, e);
 	if (rc)
 		js_free(o);
 	else
@@ -145,7 +167,7 @@ static enum err_code list_op(struct db_conn *conn, void *arg, struct error *e)
 	enum err_code rc = db_prepare(conn, "SELECT id, phase, labels FROM tasks WHERE (?1 IS NULL OR id<?1) AND (?2 IS NULL OR repo=?2) ORDER BY id DESC", &s, e);
 	if (rc)
 		return rc;
-	db_bind_text(s, 1, l->filter->after);
+	db_bind_text(s, 1, str_empty(l->filter->after) ? NULL : l->filter->after);
 	db_bind_text(s, 2, l->filter->repo);
 	while (!(rc = db_step(s, &row, e)) && row) {
 		if (!matches(l, s))

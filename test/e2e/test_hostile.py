@@ -133,9 +133,14 @@ def test_nothing_that_the_agent_left_is_executed_outside(site, trap):
     applied = site.cli("apply", task["id"], cwd=repo)
     assert applied.returncode in (0, 6), applied.stderr
     assert not canary.exists()
-    again = site.wait(site.submit("echo three >> other.txt; git status > /dev/null 2>&1; true", local(repo)))
-    assert again["status"] == "DONE", site.story(again["id"])
-    assert not canary.exists() and not (repo / CANARY).exists() and not list(site.data.rglob(CANARY)), "what the agent wrote was executed"
+    status, again = site.call("POST", "/v1/tasks", {"prompt": "echo three >> other.txt; git status > /dev/null 2>&1; true", "agent": "command", "source": local(repo)})
+    if status == 201:
+        site.tasks.add(again["id"])
+        assert site.wait(again["id"])["status"] == "DONE", site.story(again["id"])
+    else:  # a .gitmodules with such a URL is refused by name
+        assert trap == "submodule" and "git's own checks" in again["detail"], again
+    found = [top for top, _, files in os.walk(site.dir) if CANARY in files]
+    assert found == [], "what the agent wrote was executed"
 
 
 def test_a_source_that_is_full_of_traps_runs_nothing_either(site):
@@ -158,7 +163,7 @@ def test_a_source_that_is_full_of_traps_runs_nothing_either(site):
 
 
 def test_terminal_escapes_of_an_agent_are_shown_as_text(site):
-    task = site.run("printf '\\033]0;owned\\007\\033[2J\\033[31mred\\n'; printf 'x' > \"$(printf 'a\\033[2Jb')\"; touch '<script>alert(1)</script>'", name="escapes")
+    task = site.run("printf '\\033]0;owned\\007\\033[2J\\033[31mred\\n'; printf 'x' > \"$(printf 'a\\033[2Jb')\"; touch '<script>alert(1)<script>'", name="escapes")
     for words in (["show", "escapes"], ["logs", "escapes"], ["events", "escapes"], ["artifacts", "escapes"]):
         done = site.cli(*words)
         assert "\x1b" not in done.stdout and "\x07" not in done.stdout, words

@@ -166,6 +166,16 @@ static void an_end_that_was_committed_and_not_written_is_written_at_the_next_sta
 	assert_false(taskdir_is_whole(s->dir, clock_wall_ms() + 60000));
 }
 
+static void the_links_to_the_newest_run_are_made_where_a_kill_left_them_out(void **state)
+{
+	struct site *s = *state;
+	AUTO_FREE char *link = mem_printf("%s/agents/main/state.json", s->dir);
+	char target[64] = "";
+	record_all(s);
+	assert_true(readlink(link, target, sizeof(target) - 1) > 0);
+	assert_string_equal(target, "runs/1/state.json");
+}
+
 static void a_link_in_place_of_the_diff_is_not_followed(void **state)
 {
 	struct site *s = *state;
@@ -221,6 +231,7 @@ int main(void)
 		ON_SITE(a_line_longer_than_the_look_at_the_end_is_not_written_twice),
 		ON_SITE(a_torn_end_and_a_bad_line_are_cut_and_written_again),
 		ON_SITE(an_end_that_was_committed_and_not_written_is_written_at_the_next_start),
+		ON_SITE(the_links_to_the_newest_run_are_made_where_a_kill_left_them_out),
 		ON_SITE(a_link_in_place_of_the_diff_is_not_followed),
 		ON_SITE(a_run_directory_behind_a_link_is_not_opened),
 		cmocka_unit_test(the_type_of_a_line_is_its_own_and_not_its_datas),

@@ -158,7 +158,7 @@ def test_a_runtime_directory_of_somebody_else_is_refused(signalbox, room):
 
 def test_a_socket_path_that_is_too_long_is_told_before_anything_is_started(signalbox, room):
     r = signalbox("--runtime", os.path.join(room, "x" * 100), "ls")
-    assert r.returncode == 1 and "longer than" in r.stderr
+    assert r.returncode == 2 and "longer than" in r.stderr
     assert not os.path.exists(os.path.join(room, "data"))
 
 

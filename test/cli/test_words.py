@@ -125,7 +125,7 @@ def test_broken_settings_are_told_with_their_file(signalbox, room):
     with open(os.path.join(room, "work", ".signalbox.yaml"), "w") as f:
         f.write("run: [")
     r = signalbox("ls")
-    assert r.returncode == 1
+    assert r.returncode == 2
     assert ".signalbox.yaml" in r.stderr
 
 

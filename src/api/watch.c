@@ -56,14 +56,6 @@ static struct js *message_of(const char *type, const char *task)
 	return o;
 }
 
-/* The event's own type is the first one in its line: text of an agent comes later. */
-static bool line_is(const char *line, const char *type)
-{
-	const char *at = strstr(line, "\"type\":\"");
-	size_t n = strlen(type);
-	return at && strncmp(at + 8, type, n) == 0 && at[8 + n] == '"';
-}
-
 /* --- one task */
 
 struct fill {
@@ -82,7 +74,7 @@ static void send_line(void *ctx, int64_t seq, const char *line)
 	}
 	ws_send(f->l->ws, line, strlen(line));
 	f->cursor = seq;
-	if (f->w && (line_is(line, "task.done") || core_line_begins_again(line)))
+	if (f->w && (core_line_is(line, "task.done\"") || core_line_begins_again(line)))
 		f->w->over = !core_line_begins_again(line);
 }
 
@@ -98,7 +90,7 @@ static void greet(struct watches *l, struct watch *w, int64_t head)
 	struct js *hello = message_of("hello", w->task);
 	js_set_int(hello, "head", head);
 	js_set_int(hello, "oldest", head ? 1 : 0);
-	js_set_int(hello, "generation", 1);
+	js_set_int(hello, "generation", core_generation(l->core, w->task));
 	say(l, hello);
 	w->greeted = true;
 }
@@ -223,7 +215,7 @@ static void all_line(void *ctx, int64_t n, const char *line)
 		behind_add(l, task);
 	} else if (seq == cursor + 1) {
 		ws_send(l->ws, line, strlen(line));
-		all_cursor_set(l, task, seq, line_is(line, "task.done"));
+		all_cursor_set(l, task, seq, core_line_is(line, "task.done\""));
 	}
 }
 
@@ -366,7 +358,7 @@ static enum err_code watch_prepare(struct watches *l, struct watch *new, size_t 
 	if (!rc)
 		rc = core_events(l->core, w->task, 0, 0, NULL, NULL, &head, &over, e);
 	if (!rc && w->cursor > head)
-		return error_set(e, ERR_INVALID, "after: task %s has %lld events, %lld is past its end", word, (long long)head, (long long)w->cursor);
+		return error_set(e, ERR_GONE, "after: task %s has %lld events, %lld is past its end", word, (long long)head, (long long)w->cursor);
 	return rc;
 }
 

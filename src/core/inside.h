@@ -100,7 +100,7 @@ void taskdir_dirty(struct core *c, const char *task_id);
 void taskdir_end_run(struct core *c, const struct task_row *t, const struct run_row *r); /* its heartbeat file, if its runner could not end it */
 void taskdir_dirty_whole(struct core *c, const char *task_id); /* its files may be behind its log */
 bool taskdir_is_whole(const char *dir, int64_t completed_at); /* an ended task's files were written after its end */
-void taskdir_tick(struct core *c); /* heartbeats of those that wait for a human */
+void taskdir_tick(struct core *c); /* records that could not be written are tried again; heartbeats of those that wait for a human */
 void taskdir_hold(struct core *c, bool hold); /* between true and false no task's files are written */
 
 /* usage.c: what the gateway counted. Adds usage.added events for new exchanges of a run; the sum is for the result. */

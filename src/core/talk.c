@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/external.h"
 #include "core/inside.h"
 #include "core/talk.h"
 #include <stdio.h>
@@ -116,6 +117,8 @@ static enum err_code message_op(struct db_conn *c, void *arg, struct error *e)
 		rc = task_load(c, k->id, &t, e);
 	if (rc)
 		return rc;
+	if (external_is(&t))
+		return error_set(e, ERR_CONFLICT, "task %s is of an agent that Signalbox did not start, and has no way to hear a message", k->ref);
 	if (!phase_is_terminal(t.phase) && t.phase != PHASE_WAITING_HUMAN)
 		return queue_message(c, k, &t, e);
 	rc = settle_open(c, t.id, "answered", k->who, &k->outbox, e);

@@ -35,6 +35,7 @@ struct taskdirs {
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t wake;
 	struct dirty *first, **last;
+	struct dirty *failed; /* not written: no room, no descriptors; tried again at the next tick */
 	struct dirty *buckets[BUCKETS];
 	bool stop;
 	int64_t next_beats_ms; /* the scheduler's thread alone */
@@ -394,14 +395,35 @@ static struct dirty *next_dirty(struct taskdirs *r)
 static void *taskdir_main(void *arg)
 {
 	struct taskdirs *r = arg;
-	for (struct dirty *d; (d = next_dirty(r)); free(d)) {
+	for (struct dirty *d; (d = next_dirty(r));) {
 		struct error e = ERROR_INIT;
 		pthread_mutex_lock(&r->writing);
-		if (sync_task(r->core, d->id, d->whole, &e))
-			log_error("record of task %s: %s", d->id, e.text);
+		enum err_code rc = sync_task(r->core, d->id, d->whole, &e);
 		pthread_mutex_unlock(&r->writing);
+		if (!rc) {
+			free(d);
+			continue;
+		}
+		log_error("record of task %s: %s", d->id, e.text);
+		pthread_mutex_lock(&r->lock);
+		d->next = r->failed;
+		r->failed = d;
+		pthread_mutex_unlock(&r->lock);
 	}
 	return NULL;
+}
+
+static void retry_failed(struct core *c)
+{
+	struct taskdirs *r = c->taskdirs;
+	pthread_mutex_lock(&r->lock);
+	struct dirty *d = TAKE_PTR(r->failed);
+	pthread_mutex_unlock(&r->lock);
+	for (struct dirty *next; d; d = next) {
+		next = d->next;
+		make_dirty(c, d->id, true);
+		free(d);
+	}
 }
 
 static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
@@ -438,6 +460,7 @@ void taskdir_tick(struct core *c)
 {
 	struct taskdirs *r = c->taskdirs;
 	struct error e = ERROR_INIT;
+	retry_failed(c);
 	if (clock_mono_ms() < r->next_beats_ms)
 		return;
 	r->next_beats_ms = clock_mono_ms() + BEAT_INTERVAL_MS;

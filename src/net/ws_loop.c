@@ -229,7 +229,9 @@ static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_
 	if (m->opcode == WSLAY_BINARY_FRAME) {
 		ws_close(w, WS_UNSUPPORTED_DATA, "text only");
 	} else if (m->opcode == WSLAY_TEXT_FRAME && !w->close_at) {
-		AUTO_FREE char *text = mem_strndup((const char *)m->msg, m->msg_length);
+		AUTO_FREE char *text = mem_alloc(m->msg_length + 1); /* may hold NULs */
+		if (m->msg_length)
+			memcpy(text, m->msg, m->msg_length);
 		w->ops->text(w->state, text, m->msg_length);
 	} else if (m->opcode == WSLAY_CONNECTION_CLOSE && !w->close_at) {
 		w->close_at = clock_mono_ms() + w->cfg.close_ms;

@@ -1,86 +1,70 @@
 /* What the run's processes do, seen from outside: the CPU time of everything below the stage, and which process is the busiest.  Read from
- * /proc every few seconds; the agent cannot make it up. */
+ * /proc every few seconds, down the kernel's own lists of children, so that it costs what the run has and not what the machine has; the
+ * agent cannot make it up. */
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "runner/runner.h"
 #include <ctype.h>
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define PULSE_PROCESSES_MAX 8192
-#define PULSE_STAT_MAX 1024
-#define PULSE_DEPTH_MAX 256
+#define PULSE_PROCESSES_MAX 4096
+#define PULSE_STAT_MAX ((size_t)4096)
+#define PULSE_CHILDREN_MAX ((size_t)256 << 10)
 #define PULSE_BUSY_PERCENT 5 /* of one core: below it is idling, which agents do too while they wait */
 
-struct entry {
-	pid_t pid, parent;
-	int64_t ticks;
+struct look {
+	pid_t pids[PULSE_PROCESSES_MAX]; /* found; those before `done` are read */
+	int count;
+	int64_t ticks, most;
+	pid_t busiest;
 	char name[17];
-	bool ours;
 };
 
-/* Fields 1, 2, 4, 14 and 15 of /proc/PID/stat; the name may hold blanks and brackets. */
-static bool read_entry(const char *pid, struct entry *ret)
+/* A process's time with that of the children it has waited for: so nothing is lost when a short one ends. */
+static void read_time(struct look *l, pid_t pid)
 {
-	AUTO_FREE char *path = mem_printf("/proc/%s/stat", pid);
-	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	char text[PULSE_STAT_MAX];
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (n <= 0)
-		return false;
-	text[n] = 0;
-	char *open_at = strchr(text, '('), *close_at = strrchr(text, ')');
-	unsigned long utime = 0, stime = 0;
-	int parent = 0;
+	AUTO_FREE char *path = mem_printf("/proc/%d/stat", (int)pid);
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(PULSE_STAT_MAX);
+	unsigned long t[4] = { 0 };
+	if (file_read(path, PULSE_STAT_MAX, &text, NULL))
+		return; /* gone meanwhile */
+	char *open_at = strchr(text.data, '('), *close_at = strrchr(text.data, ')'); /* the name may hold blanks and brackets */
 	if (!open_at || !close_at ||
-		sscanf(close_at + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &parent, &utime, &stime) != 3)
-		return false;
+		sscanf(close_at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %lu %lu", &t[0], &t[1], &t[2], &t[3]) != 4)
+		return;
+	int64_t own = (int64_t)(t[0] + t[1]);
+	l->ticks += own + (int64_t)(t[2] + t[3]);
+	if (l->busiest && own < l->most)
+		return;
 	*close_at = 0;
-	*ret = (struct entry){ .pid = (pid_t)strtol(text, NULL, 10), .parent = parent, .ticks = (int64_t)(utime + stime) };
-	snprintf(ret->name, sizeof(ret->name), "%s", open_at + 1);
-	return true;
+	l->most = own;
+	l->busiest = pid;
+	snprintf(l->name, sizeof(l->name), "%s", open_at + 1);
 }
 
-static int read_all(struct entry *list)
+/* Children are listed by the thread that made them. */
+static void add_children(struct look *l, pid_t pid)
 {
-	DIR *d = opendir("/proc");
-	int n = 0;
-	for (struct dirent *e; d && n < PULSE_PROCESSES_MAX && (e = readdir(d));)
-		if (isdigit((unsigned char)e->d_name[0]) && read_entry(e->d_name, &list[n]))
-			n++;
+	AUTO_FREE char *tasks = mem_printf("/proc/%d/task", (int)pid);
+	DIR *d = opendir(tasks);
+	for (struct dirent *thread; d && (thread = readdir(d));) {
+		if (!isdigit((unsigned char)thread->d_name[0]))
+			continue;
+		AUTO_FREE char *path = mem_printf("%s/%s/children", tasks, thread->d_name);
+		AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(PULSE_CHILDREN_MAX);
+		if (file_read(path, PULSE_CHILDREN_MAX, &text, NULL) || !text.len)
+			continue;
+		for (char *save = NULL, *word = strtok_r(text.data, " ", &save); word && l->count < PULSE_PROCESSES_MAX; word = strtok_r(NULL, " ", &save))
+			l->pids[l->count++] = (pid_t)strtol(word, NULL, 10);
+	}
 	if (d)
 		closedir(d);
-	return n;
-}
-
-static int by_pid(const void *a, const void *b)
-{
-	const struct entry *x = a, *y = b;
-	return (x->pid > y->pid) - (x->pid < y->pid);
-}
-
-/* Up the parents until the stage, or the top, or a depth that no honest tree has. */
-static bool is_below(struct entry *list, int n, const struct entry *at, pid_t root)
-{
-	for (int depth = 0; at && depth < PULSE_DEPTH_MAX; depth++) {
-		if (at->pid == root)
-			return true;
-		const struct entry key = { .pid = at->parent };
-		at = bsearch(&key, list, (size_t)n, sizeof(*list), by_pid);
-	}
-	return false;
-}
-
-static void mark_ours(struct entry *list, int n, pid_t root)
-{
-	qsort(list, (size_t)n, sizeof(*list), by_pid);
-	for (int i = 0; i < n; i++)
-		list[i].ours = is_below(list, n, &list[i], root);
 }
 
 void pulse_take(struct runner *r, int64_t now_ms)
@@ -88,28 +72,20 @@ void pulse_take(struct runner *r, int64_t now_ms)
 	struct pulse *p = &r->pulse;
 	if (!r->step.active || !r->step.is_box || !str_eq(r->step.name, "agent"))
 		return;
-	struct entry *list = mem_alloc(PULSE_PROCESSES_MAX * sizeof(*list));
-	int n = read_all(list), busiest = -1;
-	int64_t ticks = 0, per_second = sysconf(_SC_CLK_TCK);
-	mark_ours(list, n, r->step.box.pid);
-	p->processes = 0;
-	for (int i = 0; i < n; i++) {
-		if (!list[i].ours)
-			continue;
-		p->processes++;
-		ticks += list[i].ticks;
-		if (busiest < 0 || list[i].ticks >= list[busiest].ticks)
-			busiest = i;
+	struct look *l = NEW(struct look);
+	l->pids[l->count++] = r->step.box.pid;
+	for (int i = 0; i < l->count; i++) {
+		read_time(l, l->pids[i]);
+		add_children(l, l->pids[i]);
 	}
-	int64_t span_ms = now_ms - p->at_ms, busy_ms = (ticks - p->ticks) * 1000 / per_second;
+	int64_t per_second = sysconf(_SC_CLK_TCK), span_ms = now_ms - p->at_ms, busy_ms = (l->ticks - p->ticks) * 1000 / per_second;
 	if (p->at_ms && span_ms > 0 && busy_ms * 100 >= span_ms * PULSE_BUSY_PERCENT)
 		p->busy_at_ms = now_ms;
-	p->cpu_ms = ticks * 1000 / per_second;
-	p->ticks = ticks;
+	p->processes = l->count;
+	p->cpu_ms = l->ticks * 1000 / per_second;
+	p->ticks = l->ticks;
 	p->at_ms = now_ms;
-	if (busiest >= 0) {
-		p->pid = list[busiest].pid;
-		snprintf(p->name, sizeof(p->name), "%s", list[busiest].name);
-	}
-	free(list);
+	p->pid = l->busiest;
+	snprintf(p->name, sizeof(p->name), "%s", l->name);
+	free(l);
 }

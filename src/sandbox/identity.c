@@ -31,7 +31,7 @@ struct identity identity_of(uid_t uid, gid_t gid)
 
 unsigned long long identity_clone_flags(const struct identity *id)
 {
-	return id->from_root ? CLONE_NEWPID : CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWNS;
+	return id->from_root ? CLONE_NEWPID | CLONE_NEWNS : CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWNS;
 }
 
 static enum err_code write_text(const char *path, const char *text, struct error *e)
@@ -106,9 +106,12 @@ static void keyring_new(void)
 
 /* bwrap looks for its child in /proc by the number it has here; in the outer /proc that is another process or, in a container, none.
  * Where /proc may not be mounted bwrap cannot mount the sandbox's either and says so. */
-static void proc_mount(void)
+static enum err_code mounts_take(struct error *e)
 {
+	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(e, "make the mounts private");
 	(void)mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	return ERR_OK;
 }
 
 enum err_code identity_take(const struct identity *id, struct error *e)
@@ -119,15 +122,17 @@ enum err_code identity_take(const struct identity *id, struct error *e)
 	(void)umask(AGENT_UMASK);
 	if ((rc = cgroup_join(id->cgroup, id->in_cgroup, e)) != ERR_OK)
 		return rc;
+	/* A PID namespace's /proc is mounted by whom the namespace belongs to: here to root, else to our own user namespace. */
+	if (id->from_root && (rc = mounts_take(e)) != ERR_OK)
+		return rc;
 	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* else our own files in /proc belong to root */
 	if (id->from_root && (rc = drop_root(id, e)) != ERR_OK)
 		return rc;
 	if ((rc = write_maps(id->uid, id->gid, e)) != ERR_OK)
 		return error_wrap(e, "map uid %u", (unsigned)id->uid);
 	keyring_new();
-	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return error_errno(e, "make the mounts private");
+	if (!id->from_root && (rc = mounts_take(e)) != ERR_OK)
+		return rc;
 	(void)write_text("/proc/self/oom_score_adj", STAGE_OOM_SCORE, NULL); /* may already be higher */
-	proc_mount();
 	return limits_set(id, e);
 }

@@ -230,9 +230,9 @@ def test_a_stream_that_stays_open_while_a_human_is_asked_does_not_hold_run(fake,
         handler.send_header("Content-Type", "application/jsonl")
         handler.send_header("Connection", "close")
         handler.end_headers()
+        fake.tasks[TASK_ID].update(status="WAITING", last_seq=3)
         handler.wfile.write("".join(json.dumps(e) + "\n" for e in events if e["seq"] > int(query["after"])).encode())
         handler.wfile.flush()
-        fake.tasks[TASK_ID].update(status="WAITING", last_seq=3)
         leave.wait(DEADLINE)
 
     fake.on("GET", r"/v1/tasks/([^/]+)/events", stream)

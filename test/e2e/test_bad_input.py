@@ -137,7 +137,7 @@ def test_names_with_newlines_and_bytes_that_are_no_text_are_kept_or_named(site):
 
 
 @pytest.mark.parametrize("words, status, says", [
-    (["run", "--agent", "nobody", "--repo", "-", "x"], 1, ["nobody", "command"]),
+    (["run", "--agent", "nobody", "--repo", "-", "x"], 2, ["nobody", "command"]),
     (["run", "--frobnicate", "x"], 2, ["--frobnicate"]),
     (["frobnicate"], 2, ["frobnicate"]),
     (["run", "--repo", "-"], 2, ["PROMPT"]),

@@ -1,12 +1,13 @@
 """A hostile agent through the whole system: it finds every door closed, and what it leaves behind is never executed or believed."""
 import contextlib
 import os
+import pty
 import shutil
 import socket
 import subprocess
 
 import pytest
-from e2e_site import BUILD, IS_ROOT, ROOT, SECRET, file_url, wait_for
+from e2e_site import BUILD, PROGRAM, ROOT, file_url, wait_for
 
 CANARY = "signalbox-canary"
 
@@ -162,13 +163,26 @@ def test_a_source_that_is_full_of_traps_runs_nothing_either(site):
         assert [f["path"] for f in task["result"]["files"]] == ["edit.txt"]
 
 
+def on_a_terminal(site, *words):
+    """What the command line writes when its output is a terminal."""
+    here, there = pty.openpty()
+    p = subprocess.Popen([str(PROGRAM), *words], stdin=subprocess.DEVNULL, stdout=there, stderr=there, cwd=site.home, env=site.environment(NO_COLOR="1", SIGNALBOX_PAGER="cat", TERM="xterm"), **site.identity())
+    os.close(there)
+    out = b""
+    with contextlib.suppress(OSError):  # the other side was closed
+        while piece := os.read(here, 65536):
+            out += piece
+    os.close(here)
+    assert p.wait(30) is not None
+    return out
+
+
 def test_terminal_escapes_of_an_agent_are_shown_as_text(site):
-    task = site.run("printf '\\033]0;owned\\007\\033[2J\\033[31mred\\n'; printf 'x' > \"$(printf 'a\\033[2Jb')\"; touch '<script>alert(1)<script>'", name="escapes")
-    for words in (["show", "escapes"], ["logs", "escapes"], ["events", "escapes"], ["artifacts", "escapes"]):
-        done = site.cli(*words)
-        assert "\x1b" not in done.stdout and "\x07" not in done.stdout, words
-    p = site.cli("run", "--repo", "-", "--agent", "command", "printf '\\033[2Jx\\n'", env={"CLICOLOR_FORCE": None, "NO_COLOR": "1"})
-    assert "\x1b" not in p.stdout + p.stderr
+    script = "printf '\\033]0;owned\\007\\033[2J\\033[31mred\\n'; printf 'x' > \"$(printf 'a\\033[2Jb')\"; touch '<script>alert(1)<script>'"
+    task = site.run(script, name="escapes")
+    for words in (["show", "escapes"], ["logs", "escapes"], ["events", "escapes"], ["artifacts", "escapes"], ["diff", "escapes"], ["ls"], ["run", "--repo", "-", "--agent", "command", script]):
+        shown = on_a_terminal(site, *words)
+        assert b"\x1b]0" not in shown and b"\x1b[2J" not in shown and b"\x1b[31m" not in shown and b"\x07" not in shown, (words, shown)
     site.tasks |= {t["id"] for t in site.get("/v1/tasks")["data"]}
     assert b"\\033" in site.patch(task["id"])
 

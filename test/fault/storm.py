@@ -53,7 +53,7 @@ def storm(ground, observer, rng, tasks):
     until = time.monotonic() + 60 + tasks * TASK_S
     try:
         while time.monotonic() < until:
-            status, page = ground.try_call("GET", "/v1/tasks?state=PENDING,QUEUED,RUNNING&limit=1")
+            status, page = ground.try_call("GET", "/v1/tasks?state=QUEUED,RUNNING&limit=1")
             if status == 200 and not page["data"]:
                 break
             let_pass(0.2)
@@ -70,7 +70,7 @@ def storm(ground, observer, rng, tasks):
         states = [t["status"] for t in ended.values()]
         need(len(ended) == len(made), f"{len(made)} submits, {len(ended)} ends")
         need(all(s in TERMINAL for s in states), "not all ended")
-        notes = [f"{len(made)} tasks", f"{count['runner']} runners and {count['server']} servers killed", json.dumps({s: states.count(s) for s in set(states)})]
+        notes = [f"{len(made)} tasks", f"{count['runner']} runners and {count['server']} servers killed", json.dumps({s: states.count(s) for s in set(states)}), *sorted({f"{t['reason']}: {t['error']}" for t in ended.values() if t["status"] != "DONE"})]
     except Violation as e:
         wrong.append(str(e))
         notes = []

@@ -32,7 +32,7 @@ def test_nothing_is_lost_doubled_left_or_lied_about_when_faults_strike(part):
     if not names:
         pytest.skip("what this needs is not installed here")
     faults = [w for n in names for w in ("--fault", n)]
-    done = subprocess.run([sys.executable, str(HERE / "lab.py"), str(BUILD), "--rounds", str(rounds), "--seed", str(SEED), "--jobs", "1", *faults],
+    done = subprocess.run([sys.executable, str(HERE / "lab.py"), str(BUILD), "--rounds", str(rounds), "--seed", str(SEED), "--jobs", "2" if rounds > 4 else "1", *faults],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, f"seed {SEED}\n{done.stdout}\n{done.stderr[-12000:]}"
 

@@ -126,7 +126,7 @@ def test_a_client_that_is_cut_off_in_the_middle_leaves_nothing(site):
     '{"type":"subscribe","tasks":[1]}', '{"type":"subscribe","tasks":["*"],"after":-1}', '{"type":"subscribe","tasks":["*"],"after":7}',
     '{"type":"subscribe","tasks":["*"],"after":"1"}', '{"type":"subscribe","tasks":["*"],"after":{"a":"b"}}', '{"type":"subscribe","tasks":["*"],"more":1}',
     '{"type":"interrupt"}', '{"type":"interrupt","task":7}', '{"type":"heartbeat"}', '{"type":"register","taskId":"a"}',
-    '{"type":"subscribe","tasks":["*"],"ref":{}}', "[" * 100, '{"type":"heartbeat","taskId":"\\u0000"}',
+    '{"type":"subscribe","tasks":["*"],"ref":{}}', "[" * 100, '{"type":"x"}\x00', "\x00" * 64, '{"type":"heartbeat","taskId":"\\u0000"}',
 ])
 def test_a_bad_message_is_answered_with_an_error_and_the_channel_goes_on(site, text):
     with site.ws() as w:
@@ -175,7 +175,7 @@ def test_cursors_are_taken_by_name_by_id_or_as_one_number(site):
             assert w.ask("subscribe", tasks=["cursor"], after=after)["type"] == "ok"
             assert seqs(w.until(type="sync")) == expected
     with site.ws() as w:
-        assert w.ask("subscribe", tasks=["cursor"], after=4)["code"] == "invalid", "past the end"
+        assert w.ask("subscribe", tasks=["cursor"], after=4)["code"] == "gone", "past the end"
     site.report("canceled", taskId="cursor")
 
 

@@ -51,7 +51,8 @@ static void guest_text(void *state, const char *text, size_t len)
 
 static void guest_ready(void *state)
 {
-	static const char chunk[4096] = { [0 ... 4095] = 'x' };
+	char chunk[4096];
+	memset(chunk, 'x', sizeof(chunk));
 	struct guest *g = state;
 	while (g->house->flood && ws_has_room(g->ws))
 		ws_send(g->ws, chunk, sizeof(chunk));

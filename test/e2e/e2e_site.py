@@ -166,10 +166,10 @@ class Site:
         self.config_file.chmod(0o600)
         self.own(self.config_file)
 
-    def start_server(self, *options, wait=True, env=None):
+    def start_server(self, *options, wait=True, env=None, prefix=()):
         if self.listen and not options:
             options = ("--listen", self.listen)
-        self.server = self.spawn(PROGRAM, "serve", *options, name="server", env=env)
+        self.server = self.spawn(*prefix, PROGRAM, "serve", *options, name="server", env=env)
         if wait:
             wait_for("the server", lambda: self.is_up() or self.server.poll() is not None)
             assert self.server.poll() is None, self.log("server")

@@ -197,6 +197,25 @@ def test_without_bubblewrap_it_is_named_with_the_next_step_and_nothing_is_left(n
     assert "install" in told, "no next step: " + told
 
 
+# A user namespace of our own in which no other may be made: what a hardened host is for an ordinary user.
+NO_NAMESPACES = ["unshare", "-U", "--map-current-user", "--keep-caps", "bash", "-c",
+                 'echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --ambient-caps -all --inh-caps -all "$@"', "-"]
+
+
+def test_without_user_namespaces_they_are_named_with_the_next_step_and_nothing_is_left(new_site, road):
+    if road == "root":
+        pytest.skip("root there could not become another uid, which is another story")
+    site = new_site(model=False, start=False)
+    site.start_server(prefix=NO_NAMESPACES)
+    status, body = site.call("GET", "/readyz?verbose")
+    walls = next(c for c in body["checks"] if c["name"] == "walls")
+    assert status == 503 and not walls["ok"] and "user namespaces" in walls["text"] and "allow" in walls["text"], body
+    done = site.cli("run", "--repo", "-", "--agent", "command", "echo x")
+    told = done.stdout + done.stderr
+    site.tasks |= {t["id"] for t in site.get("/v1/tasks")["data"]}
+    assert done.returncode == 1 and "namespace" in told, told
+
+
 def size_of(path):
     return sum(p.lstat().st_size for p in pathlib.Path(path).rglob("*") if not p.is_symlink())
 

@@ -251,6 +251,15 @@ def test_from_a_dirty_directory_the_diff_is_exactly_the_agents_changes_and_apply
     assert "A  staged.txt" in status
 
 
+def test_what_is_ignored_stays_at_home_and_what_is_untracked_comes_along(site):
+    repo = make_repository(site)
+    site.sh(DIRTY, repo)
+    task = site.run("ls -A | sort; git status --porcelain; cat keep.txt staged.txt untracked.txt", {"kind": "local", "dir": str(repo)})
+    said = "\n".join(e["data"]["text"] for e in site.events(task["id"], "message.done")).split("\n")
+    assert "ignored" not in said and "trace.log" not in said
+    assert said[-4:] == ["keep", "staged edit", "staged", "untracked"], said
+
+
 def test_apply_refuses_what_does_not_fit_any_more_and_changes_nothing(site):
     repo = make_repository(site)
     site.sh(DIRTY, repo)

@@ -294,3 +294,46 @@ def test_a_wait_costs_no_thread_and_ends_with_the_task(site):
     assert {json.loads(c.getresponse().read())["status"] for c in conns} == {"DONE"}
     for conn in conns:
         conn.close()
+
+
+PACE = os.environ.get("SIGNALBOX_PACE", "300ms")  # between the agent's steps; a release plays it over minutes (SIGNALBOX_PACE=20s)
+WEB_PAGE = f"""
+  - match: "[scenario web-page]"
+    steps:
+      - plan: [{{step: "Structure", status: in_progress}}, {{step: "Looks", status: pending}}, {{step: "Behaviour", status: pending}}]
+      - shell: "mkdir -p site && printf '<!doctype html><title>Counter</title><link rel=stylesheet href=style.css><button id=b>0</button><script src=app.js></script>' > site/index.html"
+      - delay: {PACE}
+      - say: "The structure stands."
+      - shell: "printf 'button {{ font-size: 3rem }}' > site/style.css"
+      - delay: {PACE}
+      - plan: [{{step: "Structure", status: completed}}, {{step: "Looks", status: completed}}, {{step: "Behaviour", status: in_progress}}]
+      - shell: "printf 'let n = 0; b.onclick = () => b.textContent = ++n' > site/app.js"
+      - delay: {PACE}
+      - shell: "grep -c onclick site/app.js && ls site"
+      - expect: "index.html"
+      - final: "A page with a button that counts."
+"""
+
+
+def test_a_complex_task_is_followed_to_its_end_by_its_heartbeat_file_alone(new_site):
+    if not CODEX.exists():
+        pytest.skip("Codex is not installed")
+    site = new_site(scenarios=WEB_PAGE)
+    repo = site.path("repo")
+    site.sh("git init -q; echo x > readme; git add -A; git commit -qm one", repo)
+    started = site.cli("start", "--name", "PAGE-1", "--verify", "test -s site/index.html -a -s site/app.js", "[scenario web-page] build a page that counts", cwd=repo)
+    assert started.returncode == 0, started.stderr
+    id = started.stdout.split()[0]
+    site.tasks.add(id)
+    path, beats = repo / ".codex/tasks/PAGE-1.json", []
+
+    def poll():
+        state = json.loads(path.read_text()) if path.exists() else {"status": "PENDING", "lastHeartbeat": "2026-01-01T00:00:00Z"}
+        beats.append((state["status"], state["lastHeartbeat"]))
+        return state if state["status"] not in ("PENDING", "RUNNING") else None
+    end = wait_for("the end in the file", poll, 600)
+    assert end["status"] == "DONE" and sorted(end["result"]["filesChanged"]) == ["site/app.js", "site/index.html", "site/style.css"]
+    stamps = [beat for status, beat in beats if status == "RUNNING"]
+    assert stamps == sorted(stamps)  # the beat only goes forward
+    task = site.wait(id)
+    assert task["result"]["verify"]["exit_code"] == 0 and len(site.events(id, "todo.snapshot")) >= 2

@@ -259,7 +259,7 @@ class Site:
         for p in (self.model, self.nginx):
             self.stop_process(p)
         if not keep:
-            shutil.rmtree(self.dir, ignore_errors=True)
+            subprocess.run(["rm", "-rf", self.dir], check=False)
 
 
 class Repo:

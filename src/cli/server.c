@@ -106,7 +106,7 @@ static enum err_code nobody_answers(const struct cli *c, const char *socket_path
 {
 	error_set(e, ERR_UNREACHABLE, "no server answers on '%s'", socket_path);
 	if (cli_setting(c, SET_SERVER))
-		error_hint(e, "start one there, or name another by --server http://HOST:PORT or --server SOCKET (from %s)", c->settings.from[SET_SERVER]);
+		error_hint(e, "start one there, or name another by --server http://HOST:PORT or --server SOCKET (this came from %s)", c->settings.from[SET_SERVER]);
 	else
 		error_hint(e, "signalbox serve");
 	return ERR_UNREACHABLE;

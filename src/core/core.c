@@ -23,6 +23,8 @@
 
 #define STOP_POLL_MS 20
 #define DISK_LOW_BYTES ((uint64_t)256 << 20)
+#define LOCK_WAIT_MS 2000 /* a killed server's child holds it until its exec */
+#define LOCK_STEP_MS 10
 
 static enum err_code make_data_dir(struct core *c, struct error *e)
 {
@@ -33,8 +35,10 @@ static enum err_code make_data_dir(struct core *c, struct error *e)
 		rc = file_mkdirs(path, 0711, e);
 	}
 	AUTO_FREE char *lock = file_join(c->data, "server.lock");
+	int64_t until = clock_mono_ms() + LOCK_WAIT_MS;
 	if (!rc)
-		rc = file_lock(lock, false, &c->lock_fd, e);
+		while ((rc = file_lock(lock, false, &c->lock_fd, e)) == ERR_BUSY && clock_mono_ms() < until)
+			poll(NULL, 0, LOCK_STEP_MS);
 	if (rc == ERR_BUSY) {
 		error_set(e, ERR_CONFLICT, "another server uses the data directory '%s'", c->data);
 		error_hint(e, "use that one, or give this one a directory of its own: --data DIR");

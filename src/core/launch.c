@@ -320,7 +320,8 @@ static enum err_code secrets_pipe(struct core *c, const char *run_id, const stru
 static char **runner_env(void)
 {
 	static const char *const kept[] = { "PATH", "HOME", "USER", "LANG", "TZ", "SSH_AUTH_SOCK", "SIGNALBOX_LOG", "http_proxy", "https_proxy",
-		"no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "FAKETIME", "LD_PRELOAD" };
+		"no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LD_PRELOAD",
+		"FAKETIME", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_DONT_FAKE_MONOTONIC", "FAKETIME_NO_CACHE" /* the fault lab moves clocks */ };
 	char **env = mem_alloc((ARRAY_SIZE(kept) + 1) * sizeof(char *));
 	size_t n = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)

@@ -22,6 +22,7 @@ struct look {
 	pid_t pids[PULSE_PROCESSES_MAX]; /* found; those before `done` are read */
 	int count;
 	int64_t ticks, most;
+	bool wants_cpu; /* one is runnable: on a crowded machine it gets little, and is at work all the same */
 	pid_t busiest;
 	char name[17];
 };
@@ -32,13 +33,15 @@ static void read_time(struct look *l, pid_t pid)
 	AUTO_FREE char *path = mem_printf("/proc/%d/stat", (int)pid);
 	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(PULSE_STAT_MAX);
 	unsigned long t[4] = { 0 };
+	char state = 0;
 	if (file_read(path, PULSE_STAT_MAX, &text, NULL))
 		return; /* gone meanwhile */
 	char *open_at = strchr(text.data, '('), *close_at = strrchr(text.data, ')'); /* the name may hold blanks and brackets */
 	if (!open_at || !close_at ||
-		sscanf(close_at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %lu %lu", &t[0], &t[1], &t[2], &t[3]) != 4)
+		sscanf(close_at + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %lu %lu", &state, &t[0], &t[1], &t[2], &t[3]) != 5)
 		return;
 	int64_t own = (int64_t)(t[0] + t[1]);
+	l->wants_cpu = l->wants_cpu || state == 'R';
 	l->ticks += own + (int64_t)(t[2] + t[3]);
 	if (l->busiest && own < l->most)
 		return;
@@ -79,7 +82,7 @@ void pulse_take(struct runner *r, int64_t now_ms)
 		add_children(l, l->pids[i]);
 	}
 	int64_t per_second = sysconf(_SC_CLK_TCK), span_ms = now_ms - p->at_ms, busy_ms = (l->ticks - p->ticks) * 1000 / per_second;
-	if (p->at_ms && span_ms > 0 && busy_ms * 100 >= span_ms * PULSE_BUSY_PERCENT)
+	if (p->at_ms && span_ms > 0 && (l->wants_cpu || busy_ms * 100 >= span_ms * PULSE_BUSY_PERCENT))
 		p->busy_at_ms = now_ms;
 	p->processes = l->count;
 	p->cpu_ms = l->ticks * 1000 / per_second;

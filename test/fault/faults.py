@@ -357,10 +357,9 @@ def disk_full(r):
     r.moment(0.3)
     r.observer.paused = True
     try:
-        with open(filler, "wb") as f, contextlib.suppress(OSError):
-            while True:
-                f.write(b"\0" * 65536)
-                f.flush()
+        with open(filler, "wb", buffering=0) as f, contextlib.suppress(OSError):
+            while f.write(b"\0" * 65536):
+                pass
         for _ in range(3):
             r.submit(agents.numbered(10), Expect(lines=10, status="DONE|ERROR"), retry=HOUSE)
         let_pass(r.rng.uniform(0.2, 1.5))
@@ -368,7 +367,7 @@ def disk_full(r):
             r.note("server killed")
             r.ground.kill_server()
     finally:
-        filler.unlink()
+        filler.unlink(missing_ok=True)
         r.observer.paused = False
     r.ground.ensure_up()
     r.note(f"{r.refused} refused")

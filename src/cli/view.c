@@ -400,7 +400,7 @@ static const struct {
 } makers[] = {
 	{ "task.created", line_created }, { "task.queued", line_queued }, { "task.claimed", line_claimed }, { "run.started", line_run_started }, { "run.phase", line_phase },
 	{ "workspace.fetched", line_fetched }, { "workspace.ready", line_ready }, { "workspace.warning", line_warning },
-	{ "workspace.progress", line_progress }, { "message.done", line_message }, { "reasoning.done", line_reasoning },
+	{ "workspace.progress", line_progress }, { "message.done", line_message }, { "task.progress", line_message }, { "reasoning.done", line_reasoning },
 	{ "command.started", line_command_started }, { "command.finished", line_command_finished }, { "file.changed", line_file_changed },
 	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "usage.added", line_usage }, { "agent.raw", line_raw },
 	{ "agent.truncated", line_truncated }, { "agent.error", line_agent_error }, { "agent.warning", line_agent_warning }, { "artifact.written", line_artifact },

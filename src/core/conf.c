@@ -38,6 +38,7 @@ static const struct limit {
 	{ "verify_timeout", UNIT_MS, HOUR / 2, SECOND, 24 * HOUR },
 	{ "task_timeout", UNIT_MS, 7 * 24 * HOUR, SECOND, 30 * 24 * HOUR }, /* the whole task, retries and pauses included */
 	{ "heartbeat_timeout", UNIT_MS, 60 * SECOND, 5 * SECOND, HOUR },
+	{ "workspace_bytes", UNIT_BYTES, 16384 * MIB, MIB, MIB << 20 }, /* of all saved workspaces of ended tasks; the oldest go first */
 	{ "workspace_age", UNIT_MS, 7 * 24 * HOUR, HOUR, 365 * 24 * HOUR }, /* how long the saved workspace of an ended task is kept */
 	{ "queue_timeout", UNIT_MS, 7 * 24 * HOUR, SECOND, 30 * 24 * HOUR },
 };

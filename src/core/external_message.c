@@ -145,7 +145,8 @@ static enum err_code finish_op(struct db_conn *conn, void *arg, struct error *e)
 		end = (struct external_end){ .to = PHASE_FAILED, .reason = "agent_failed", .error = m->error };
 	if (str_eq(m->type, "canceled"))
 		end = (struct external_end){ .to = PHASE_CANCELED, .reason = "canceled" };
-	return external_finish(conn, m->id, &end, m->who, &m->out, e);
+	enum err_code rc = db_exec(conn, e, "UPDATE tasks SET beat_at=?2 WHERE id=?1", "si", m->id, clock_wall_ms()); /* its last word */
+	return rc ? rc : external_finish(conn, m->id, &end, m->who, &m->out, e);
 }
 
 static enum err_code take_end(struct message *m, const struct js *o, struct error *e)

@@ -18,6 +18,7 @@
 #define FINDINGS_KEPT 100
 #define KINDS_MAX 32
 #define SWEEP_MAX 256 /* rows mended in one pass; the next pass takes the rest */
+#define SAVED_MAX 65536
 #define MOUNTS_MAX ((size_t)4 << 20)
 #define GONE_PREFIX "gone-" /* of a work directory that is being removed */
 
@@ -26,9 +27,17 @@ struct finding {
 	char *kind, *subject, *action;
 };
 
+struct saved {
+	char task[ID_SIZE];
+	int64_t bytes;
+};
+
 struct reconcile {
 	struct core *core;
 	pthread_t thread;
+	struct saved *saved; /* of one pass; the thread's own */
+	int saved_count;
+	int64_t saved_bytes;
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t wake;
 	bool stop;
@@ -234,15 +243,60 @@ static void check_work(struct core *c, const char *name)
 		reconcile_found(c, kind, name, "removed");
 }
 
-/* What was saved of an ended task's workspace has its age too. */
+static void forget_saved(struct core *c, const char *task, const char *why)
+{
+	AUTO_FREE char *dir = mem_printf("%s/tasks/%s/agents/main/workspace", c->data, task);
+	AUTO_FREE char *base = file_join(dir, "base.json");
+	if (unlink(base) == 0 && file_remove_tree(dir, NULL) == ERR_OK)
+		reconcile_found(c, "workspace_expired", task, why);
+}
+
+static void remember_saved(struct reconcile *r, const char *task, int64_t bytes)
+{
+	if (r->saved_count == SAVED_MAX)
+		return; /* the next pass sees the rest */
+	if (!r->saved)
+		r->saved = mem_alloc(SAVED_MAX * sizeof(*r->saved));
+	struct saved *s = &r->saved[r->saved_count++];
+	memcpy(s->task, task, sizeof(s->task)); /* an id: check_task_dir has looked */
+	s->bytes = bytes;
+	r->saved_bytes += bytes;
+}
+
+/* What was saved of an ended task's workspace has its age, and its share of the space. */
 static void check_saved(struct core *c, const char *task, const struct lookup *l)
 {
 	AUTO_FREE char *dir = mem_printf("%s/tasks/%s/agents/main/workspace", c->data, task);
 	AUTO_FREE char *base = file_join(dir, "base.json");
-	if (!l->over || l->completed_at + conf_limit(c->config, "workspace_age") >= clock_wall_ms() || !file_exists(base))
+	AUTO_FREE char *tar = file_join(dir, "layer.tar");
+	struct stat st;
+	if (!l->over || l->held || !file_exists(base))
 		return;
-	if (unlink(base) == 0 && file_remove_tree(dir, NULL) == ERR_OK)
-		reconcile_found(c, "workspace_expired", task, "the saved workspace was removed (limits.workspace_age)");
+	if (l->completed_at + conf_limit(c->config, "workspace_age") < clock_wall_ms())
+		forget_saved(c, task, "the saved workspace was removed (limits.workspace_age)");
+	else if (lstat(tar, &st) == 0)
+		remember_saved(c->reconcile, task, st.st_size);
+}
+
+static int by_task(const void *a, const void *b)
+{
+	return strcmp(((const struct saved *)a)->task, ((const struct saved *)b)->task);
+}
+
+/* Ids are ordered by time: the oldest task's workspace goes first. */
+static void check_saved_bytes(struct core *c)
+{
+	struct reconcile *r = c->reconcile;
+	int64_t limit = conf_limit(c->config, "workspace_bytes");
+	if (r->saved_count)
+		qsort(r->saved, (size_t)r->saved_count, sizeof(*r->saved), by_task);
+	for (int i = 0; i < r->saved_count && r->saved_bytes > limit; i++) {
+		r->saved_bytes -= r->saved[i].bytes;
+		forget_saved(c, r->saved[i].task, "the saved workspace was removed (limits.workspace_bytes)");
+	}
+	free(TAKE_PTR(r->saved));
+	r->saved_count = 0;
+	r->saved_bytes = 0;
 }
 
 static void check_task_dir(struct core *c, const char *task)
@@ -299,6 +353,7 @@ static void pass(struct core *c)
 		log_warn("reconcile: runners: %s", e.text);
 	cgroup_list(c->uid, check_cgroup, c);
 	each_entry(c, "tasks", check_task_dir); /* first: an imported task's workspace is somebody's again */
+	check_saved_bytes(c);
 	each_entry(c, "work", check_work);
 	check_mounts(c);
 	pthread_mutex_lock(&r->lock);

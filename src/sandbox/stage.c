@@ -30,6 +30,7 @@
 
 #define GO 'g'
 #define KEEP_MAX 24
+#define KERNEL_SIGACTION_BYTES 64 /* handler, flags, restorer, mask: all of them zero */
 
 /* Both ends of what runner and stage share, before the clone. */
 struct links {
@@ -68,13 +69,15 @@ static void fail(const struct inside *in, const char *step, const struct error *
 	_exit(STAGE_EXIT_FAILED);
 }
 
-/* The runner's handlers and blocked signals are not ours. */
+/* The runner's handlers and blocked signals are not ours. By the system call: libc keeps two signals for itself, and its posix_spawn
+ * makes children that ignore them. */
 static int signals_open(void)
 {
+	static const char by_default[KERNEL_SIGACTION_BYTES];
 	sigset_t set;
 
 	for (int s = 1; s < NSIG; s++)
-		(void)signal(s, SIG_DFL);
+		(void)syscall(SYS_rt_sigaction, s, by_default, NULL, (size_t)_NSIG / 8);
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_SETMASK, &set, NULL);

@@ -337,3 +337,14 @@ def test_a_complex_task_is_followed_to_its_end_by_its_heartbeat_file_alone(new_s
     assert stamps == sorted(stamps)  # the beat only goes forward
     task = site.wait(id)
     assert task["result"]["verify"]["exit_code"] == 0 and len(site.events(id, "todo.snapshot")) >= 2
+
+
+def test_saved_workspaces_are_kept_within_their_space_the_oldest_go_first(new_site):
+    site = new_site(config={"limits": {"workspace_bytes": "1M"}}, model=False)
+    ids = [site.run("head -c 400000 /dev/urandom > big.bin")["id"] for _ in range(4)]
+    wait_for("the last to be saved", lambda: (site.directory(ids[-1]) / "agents/main/workspace/base.json").exists())
+    site.stop_server()
+    site.start_server()  # looks at once
+    kept = lambda: [id for id in ids if (site.directory(id) / "agents/main/workspace/base.json").exists()]  # noqa: E731
+    wait_for("room", lambda: kept() == ids[-2:])
+    assert site.get("/v1/reconcile")["counts"]["workspace_expired"] == 2

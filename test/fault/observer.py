@@ -13,7 +13,7 @@ import time
 
 from datetime import datetime
 
-from world import TERMINAL, Eyes, is_alive, let_pass, proc_text, run_of
+from world import Eyes, is_alive, let_pass, proc_text, run_of
 
 PERIOD_S = 0.03
 GRACE_S = 1.0  # what promise 7 allows after an end; what the machine itself is late is added
@@ -156,5 +156,3 @@ class Observer:
                 if old:
                     self.lie(f"{task}: runs {sorted(of)} live at once: {old[0].pid} {old[0].cmdline!r}")
 
-
-__all__ = ["Observer", "TERMINAL"]

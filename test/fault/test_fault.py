@@ -10,7 +10,11 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+import agents  # noqa: E402
+from check import Violation, check_runs  # noqa: E402
 from faults import FAULTS, is_possible  # noqa: E402
+from observer import Observer  # noqa: E402
+from world import IS_ROOT, Ground, wait_for  # noqa: E402
 from e2e_site import BUILD, CODEX  # noqa: E402
 
 SEED = int(os.environ.get("SIGNALBOX_SEED", random.SystemRandom().randrange(1, 1 << 31)))
@@ -39,8 +43,6 @@ def test_nothing_is_lost_doubled_left_or_lied_about_when_faults_strike(part):
 
 @pytest.fixture
 def ground():
-    from observer import Observer
-    from world import IS_ROOT, Ground
     ground = Ground("plain", "root" if IS_ROOT else "user")
     ground.observer = Observer(ground)
     yield ground
@@ -49,8 +51,6 @@ def ground():
 
 
 def begin(ground):
-    import agents
-    from world import wait_for
     id = ground.submit(agents.stubborn())
     ground.observer.watch(id)
     wait_for("the agent", lambda: ground.targets(id, "agent"))
@@ -59,7 +59,6 @@ def begin(ground):
 
 
 def seen(ground, words):
-    from world import wait_for
     assert wait_for("the observer", lambda: [lie for lie in ground.observer.take() if words in lie])
 
 
@@ -96,7 +95,6 @@ def test_the_observer_sees_two_runs_of_a_task_at_once(ground):
 
 @pytest.mark.parametrize("wrong", ["gap", "twice", "second end", "after the end", "two ends of a run"])
 def test_the_checks_see_a_wrong_log(wrong):
-    from check import Violation, check_runs
     events = [{"seq": i + 1, "type": t, "run": n, "data": {"status": "DONE"}} for i, (t, n) in enumerate(
         [("task.created", 0), ("task.claimed", 1), ("run.started", 1), ("run.result", 1), ("run.ended", 1), ("task.done", 0)])]
     task = {"status": "DONE", "reason": None}

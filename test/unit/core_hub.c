@@ -158,10 +158,39 @@ static void everybody_in_a_crowd_is_woken(void **state)
 	sem_destroy(&woken);
 }
 
+static void a_reader_of_all_gets_every_tasks_lines_in_the_order_of_their_publication(void **state)
+{
+	struct hub *h = hub_new();
+	struct seen s = { .text = STRBUF_INIT };
+	bool gap = true;
+	(void)state;
+	hub_publish(h, "a", 1, "before");
+	struct hub_sub *sub = hub_subscribe(h, HUB_ALL, count_wake, &s);
+	assert_int_equal(hub_head(sub), 0);
+	hub_publish(h, "a", 2, "a2");
+	hub_announce(h, "b1");
+	hub_publish(h, "b", 2, "b2");
+	hub_publish(h, "a", 2, "a2 again");
+	hub_publish_live(h, "b", "live");
+	assert_int_equal(hub_head(sub), 4);
+	assert_int_equal(hub_read(sub, 0, 10, take, &s, &gap), 4);
+	assert_false(gap);
+	hub_read_live(sub, take_live, &s);
+	assert_string_equal(strbuf_str(&s.text), "1=a2 2=b1 3=b2 4=a2 again live ");
+	for (int i = 0; i < HUB_RING; i++)
+		hub_announce(h, "more");
+	assert_int_equal(hub_read(sub, 3, 10, take, &s, &gap), 3);
+	assert_true(gap);
+	hub_unsubscribe(sub);
+	strbuf_release(&s.text);
+	hub_free(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(frames_are_the_lines_as_sse_and_the_last_one_is_known), cmocka_unit_test(everybody_in_a_crowd_is_woken),
+		cmocka_unit_test(a_reader_of_all_gets_every_tasks_lines_in_the_order_of_their_publication),
 		cmocka_unit_test(a_subscriber_reads_what_was_published_after_its_cursor), cmocka_unit_test(lines_out_of_order_are_a_gap_and_not_a_lie),
 		cmocka_unit_test(a_reader_behind_the_ring_is_sent_to_the_database), cmocka_unit_test(live_lines_are_kept_for_nobody_and_dropped_for_the_slow),
 	};

@@ -3,6 +3,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -64,6 +65,7 @@ def seen(ground, words):
 
 def test_the_observer_sees_an_end_that_is_told_while_the_agent_lives(ground):
     id = begin(ground)
+    ground.strike(ground.targets(id, "runner"), signal.SIGSTOP)  # it would write the truth over it
     path = ground.run_dir(id) / "state.json"
     text = path.read_text().replace('"RUNNING"', '"DONE"')
     new = path.with_suffix(".new")
@@ -75,7 +77,7 @@ def test_the_observer_sees_an_end_that_is_told_while_the_agent_lives(ground):
 def test_the_observer_sees_a_run_that_is_said_to_run_after_its_runners_death(ground):
     id = begin(ground)
     ground.site.kill_server()  # behind the ground's back: the observer takes it for a server that is there and silent
-    ground.strike(ground.targets(id, "runner"), 9)
+    ground.strike(ground.targets(id, "runner"), signal.SIGKILL)
     seen(ground, "says RUNNING")
     ground.away = True
 
@@ -84,12 +86,12 @@ def test_the_observer_sees_two_runs_of_a_task_at_once(ground):
     id = begin(ground)
     other = ground.run_dir(id, 2)
     other.mkdir()
-    os.mkfifo(other / "pipe")  # a process with a runner's words, that waits for the pipe's other end
-    fake = subprocess.Popen(["signalbox-runner", str(other)], executable=shutil.which("python3"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (other / "__main__.py").write_text("import signal; signal.pause()")  # run by Python, the process has a runner's words
+    fake = subprocess.Popen(["signalbox-runner", str(other)], executable=shutil.which("python3"), stdin=subprocess.DEVNULL, env={})
     try:
         seen(ground, "live at once")
     finally:
-        fake.stdin.close()
+        fake.kill()
         fake.wait()
 
 

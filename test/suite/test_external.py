@@ -508,3 +508,13 @@ def test_the_shell_functions_of_the_documentation_dispatch_and_wait(site):
         assert lines[-1] == "DONE"
     done = subprocess.run(["bash", "-c", f". {ROOT}/doc/dispatch.sh; type Start-CodexTask Wait-TaskCompletion"], capture_output=True, text=True, env=site.environment(PATH=path))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("doc, status", [
+    ({"status": "DONE"}, 0), ({"status": "ERROR"}, 1), ({"status": "TIMEOUT"}, 124), ({"status": "RUNNING", "lastHeartbeat": now(minutes=2)}, 125),
+    ({"status": "RUNNING"}, 8), ({"status": "PENDING"}, 8), (None, 8),
+])
+def test_the_shell_function_that_knows_only_the_state_file_tells_the_living_from_the_dead(tmp_path, doc, status):
+    path = put(tmp_path, "T-1", **doc) if doc else tmp_path / "absent.json"
+    done = subprocess.run(["sh", "-c", f". {ROOT}/doc/dispatch.sh; Wait_TaskFile {path} 1"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == status, done

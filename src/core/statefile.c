@@ -84,7 +84,10 @@ static char *render(const struct statefile *s)
 	js_set_int(o, "run", s->run);
 	if (s->beat)
 		js_set(o, "heartbeat", js_ref(s->beat));
-	return js_pretty(o);
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+	AUTO_FREE char *json = js_pretty(o);
+	strbuf_addf(&text, "%s\n", json);
+	return strbuf_detach(&text);
 }
 
 static int64_t run_in_file(int dir, const char *name)

@@ -238,6 +238,8 @@ static void state_of(const struct view *v, struct statefile *s)
 		.error = t->error, .start_ms = t->started_at ? t->started_at : t->created_at, .completed_ms = t->completed_at, .run = t->run_n, .beat = v->run.beat };
 	if (t->started_at && !phase_is_terminal(t->phase) && t->phase != PHASE_QUEUED && t->phase != PHASE_WAITING_HUMAN)
 		s->heartbeat_ms = t->beat_at; /* the runner's sign of life, not ours */
+	if (phase_is_terminal(t->phase))
+		s->progress = phase_name(t->phase);
 	if (t->phase == PHASE_CANCELED)
 		s->error = "canceled";
 	if (t->phase == PHASE_TIMED_OUT && !s->error)

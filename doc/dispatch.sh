@@ -37,12 +37,13 @@ Get_TaskStatus() {
 	signalbox show --json "$1" | tr -d '\n' | sed -n 's/^{\(.*\)$/\1/; s/^.*"session_id": *"[^"]*", *"status": *"\([A-Z]*\)".*$/\1/p'
 }
 
-# Wait_TaskFile FILE SECONDS: without Signalbox's help, from a heartbeat file alone (.codex/tasks/NAME.json). The age of the beat is
-# looked at before the status: a file that says RUNNING and is older than a minute belongs to somebody dead.
+# Wait_TaskFile FILE SECONDS: without Signalbox's help, from a heartbeat file alone (.codex/tasks/NAME.json). A file that says RUNNING or
+# PENDING and whose beat is older than a minute belongs to somebody dead.
 Wait_TaskFile() {
 	_sb_end=$(($(date +%s) + $2))
 	while :; do
-		_sb_text=$(tr -d '\n' < "$1" 2>/dev/null)
+		_sb_text=
+		[ ! -r "$1" ] || _sb_text=$(tr -d '\n' < "$1")
 		_sb_status=$(printf '%s' "$_sb_text" | sed -n 's/^.*"status": *"\([A-Z]*\)".*$/\1/p')
 		_sb_beat=$(printf '%s' "$_sb_text" | sed -n 's/^.*"lastHeartbeat": *"\([^"]*\)".*$/\1/p')
 		case $_sb_status in
@@ -50,8 +51,8 @@ Wait_TaskFile() {
 		ERROR) return 1 ;;
 		TIMEOUT) return 124 ;;
 		esac
-		_sb_beat=$(date -d "$_sb_beat" +%s 2>/dev/null) || _sb_beat=
-		if [ -n "$_sb_status$_sb_beat" ] && [ $(($(date +%s) - ${_sb_beat:-0})) -gt 60 ]; then
+		[ -z "$_sb_beat" ] || _sb_beat=$(date -d "$_sb_beat" +%s 2>/dev/null)
+		if [ -n "$_sb_beat" ] && [ $(($(date +%s) - _sb_beat)) -gt 60 ]; then
 			return 125
 		fi
 		[ "$(date +%s)" -lt "$_sb_end" ] || return 8

@@ -239,6 +239,14 @@ static bool on_item(struct agent *a, const char *type, const struct js *item)
 	return false;
 }
 
+/* A refused request is told as the provider's whole answer; its message is what people want. */
+static char *plain_words(const char *message)
+{
+	AUTO_JS struct js *v = message[0] == '{' ? js_parse(message, strlen(message), NULL) : NULL;
+	const char *inner = js_str(js_get(v, "error"), "message");
+	return mem_strdup(str_empty(inner) ? message : inner);
+}
+
 static void on_turn_completed(struct agent *a, const struct js *line)
 {
 	struct js *o = js_object();
@@ -249,8 +257,9 @@ static void on_turn_completed(struct agent *a, const struct js *line)
 	a->settled = true;
 }
 
-static void on_turn_failed(struct agent *a, const char *message)
+static void on_turn_failed(struct agent *a, const char *said)
 {
+	AUTO_FREE char *message = plain_words(said);
 	struct js *o = js_object();
 	js_set_str(o, "status", "failed");
 	agent_set_text(o, "error", message);
@@ -268,14 +277,15 @@ static void on_thread(struct agent *a, const struct js *line)
 	agent_emit(a, "run.session", o);
 }
 
-static void on_error(struct agent *a, const char *message)
+static void on_error(struct agent *a, const char *said)
 {
+	AUTO_FREE char *message = plain_words(said);
 	struct js *o = js_object();
 	agent_set_text(o, "message", message);
 	agent_emit(a, "agent.error", o);
 	if (!a->failed) { /* kept for an end without turn.failed */
 		free(a->error);
-		a->error = mem_strdup(message);
+		a->error = TAKE_PTR(message);
 	}
 }
 

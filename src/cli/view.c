@@ -118,7 +118,7 @@ static void line_fetched(struct view *v UNUSED, const struct js *event UNUSED, c
 		strbuf_addf(&l->text, " %.*s", SHORT_ID, commit);
 	add_pair(&l->text, " on ", js_str(data, "branch"));
 	if (js_get(data, "files"))
-		strbuf_addf(&l->text, ", %" PRId64 " files", js_i64(data, "files", 0));
+		strbuf_addf(&l->text, ", %" PRId64 " file%s", js_i64(data, "files", 0), js_i64(data, "files", 0) == 1 ? "" : "s");
 	if (js_flag(data, "reused", false))
 		strbuf_adds(&l->text, ", from the cache");
 }

@@ -206,6 +206,7 @@ void core_close(struct core *c)
 	free(c->runner_path);
 	free(c->init_path);
 	free(c->exe);
+	js_free(c->empty_snapshot);
 	if (c->lock_fd >= 0)
 		close(c->lock_fd);
 	pthread_mutex_destroy(&c->sched_lock);

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "base/yaml.h"
 #include "core/inside.h"
 #include <dirent.h>
 #include <stdio.h>
@@ -146,9 +147,12 @@ static enum err_code load(struct core *c, struct import *i, const char *dir, str
 	AUTO_FREE char *log = file_join(dir, "events.jsonl");
 	t->run_n = newest_run(dir);
 	AUTO_FREE char *spec = mem_printf("%s/agents/main/runs/%lld/spec.json", dir, (long long)t->run_n);
-	i->spec = t->run_n ? js_load(spec, IMPORT_SPEC_MAX, e) : NULL;
+	AUTO_FREE char *yaml = file_join(dir, "task.yaml");
+	i->spec = t->run_n ? js_load(spec, IMPORT_SPEC_MAX, e) : yaml_load(yaml, e); /* one that we did not start has no run of ours */
 	if (!i->spec)
-		return error_set(e, ERR_NOT_FOUND, "no run's spec.json to import from");
+		return error_set(e, ERR_NOT_FOUND, "neither a run's spec.json nor a task.yaml to import from");
+	if (!t->run_n)
+		js_set(i->spec, "agent_name", js_ref(js_get(i->spec, "agent")));
 	enum err_code rc = file_read(log, IMPORT_LOG_MAX, &i->log, e);
 	if (rc)
 		return rc;

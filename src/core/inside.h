@@ -40,6 +40,7 @@ struct core {
 	struct reconcile *reconcile;
 	struct externals *externals;
 
+	struct js *empty_snapshot; /* of a task without code; guarded by sched_lock */
 	pthread_mutex_t sched_lock; /* guards the next five */
 	pthread_cond_t sched_wake;
 	bool sched_asked, sched_stop, draining;

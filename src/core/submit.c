@@ -286,23 +286,39 @@ static enum err_code run_snapshot(struct core *c, const char *dir, struct js **r
 	return rc ? error_wrap(e, "snapshot of '%s'", dir) : ERR_OK;
 }
 
+/* The snapshot of nothing is always the same: made once while we live. NULL until then; a copy is the caller's. */
+static struct js *empty_snapshot(struct core *c, const struct js *made)
+{
+	pthread_mutex_lock(&c->sched_lock);
+	if (made && !c->empty_snapshot)
+		c->empty_snapshot = js_copy(made);
+	struct js *copy = c->empty_snapshot ? js_copy(c->empty_snapshot) : NULL;
+	pthread_mutex_unlock(&c->sched_lock);
+	return copy;
+}
+
+static enum err_code make_snapshot(struct core *c, const char *dir, struct js **ret, struct error *e)
+{
+	AUTO_FREE char *empty = mem_printf("%s/cache/empty", c->data);
+	enum err_code rc = dir ? ERR_OK : file_mkdirs(empty, 0755, e);
+	if (!rc)
+		rc = snapshot_enter(c, e);
+	if (rc)
+		return rc;
+	rc = run_snapshot(c, dir ? dir : empty, ret, e);
+	snapshot_leave(c);
+	if (!rc && !dir)
+		js_free(empty_snapshot(c, *ret));
+	return rc;
+}
+
 /* Local sources are fixed now, at submit: what the person sees is what the agent gets. */
 static enum err_code take_snapshot(struct core *c, struct js *source, struct error *e)
 {
 	static const char *const kept[] = { "store", "commit", "tree", "head", "branch", "prefix", "warnings", NULL };
-	AUTO_FREE char *empty = mem_printf("%s/cache/empty", c->data);
 	const char *dir = js_str(source, "dir");
-	enum err_code rc = snapshot_enter(c, e);
-	if (rc)
-		return rc;
-	if (!dir) {
-		rc = file_mkdirs(empty, 0755, e);
-		dir = empty;
-	}
-	AUTO_JS struct js *result = NULL;
-	if (!rc)
-		rc = run_snapshot(c, dir, &result, e);
-	snapshot_leave(c);
+	AUTO_JS struct js *result = dir ? NULL : empty_snapshot(c, NULL);
+	enum err_code rc = result ? ERR_OK : make_snapshot(c, dir, &result, e);
 	for (const char *const *k = kept; !rc && *k; k++)
 		if (js_get(result, *k))
 			js_set(source, *k, js_ref(js_get(result, *k)));

@@ -2,7 +2,6 @@
 import os
 import pathlib
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -87,7 +86,7 @@ def test_the_observer_sees_two_runs_of_a_task_at_once(ground):
     other = ground.run_dir(id, 2)
     other.mkdir()
     (other / "__main__.py").write_text("import signal; signal.pause()")  # run by Python, the process has a runner's words
-    fake = subprocess.Popen(["signalbox-runner", str(other)], executable=shutil.which("python3"), stdin=subprocess.DEVNULL, env={})
+    fake = subprocess.Popen(["signalbox-runner", str(other)], executable=sys.executable, stdin=subprocess.DEVNULL, env={})
     try:
         seen(ground, "live at once")
     finally:

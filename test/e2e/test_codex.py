@@ -1,5 +1,8 @@
 """The real Codex CLI in the walls, against a scripted model: what it does is on record, and the key is nowhere near it."""
+import contextlib
 import json
+import os
+import pathlib
 
 import pytest
 from e2e_site import CODEX, SECRET, descendants, proc_text, wait_for

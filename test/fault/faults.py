@@ -357,7 +357,7 @@ def disk_full(r):
     r.moment(0.3)
     r.observer.paused = True
     try:
-        with open(filler, "wb", buffering=0) as f, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as f:
             while f.write(b"\0" * 65536):
                 pass
         for _ in range(3):

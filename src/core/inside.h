@@ -112,6 +112,7 @@ struct js *usage_open_request(struct core *c, const char *run_id); /* {request_i
 /* reconcile.c: rows, processes, cgroups, directories and mounts are compared, at start and every minute. */
 MUST_USE enum err_code reconcile_start(struct core *c, struct error *e); /* one pass, then the thread */
 void reconcile_stop(struct core *c);
+void reconcile_workspace(struct core *c, const char *task); /* a task has ended without a runner (canceled while it waited): its workspace goes, if it can */
 void reconcile_found(struct core *c, const char *kind, const char *subject, const char *action); /* for the record, metrics and alerts */
 void reconcile_metrics(struct core *c, struct strbuf *out);
 

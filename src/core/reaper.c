@@ -92,6 +92,8 @@ static void *reaper_main(void *arg)
 			bool silent = w->killed;
 			pthread_mutex_unlock(&r->lock);
 			runner_ended(r->core, w->run_id, silent);
+			AUTO_FREE char *task = mem_strndup(w->run_id, strcspn(w->run_id, "."));
+			reconcile_workspace(r->core, task); /* it may have been canceled while it waited and this runner was still saving */
 			forget(r, w);
 		}
 	}

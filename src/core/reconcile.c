@@ -223,23 +223,38 @@ static const char *why_left(struct core *c, const char *name)
 	return l.known ? "workspace_left" : "workspace_of_nobody";
 }
 
-static void check_work(struct core *c, const char *name)
+/* Removes a workspace that nothing needs; what it was, or NULL when it stays. */
+static const char *drop_work(struct core *c, const char *name)
 {
 	AUTO_FREE char *path = mem_printf("%s/work/%s", c->data, name);
 	AUTO_FREE char *gone = mem_printf("%s/work/" GONE_PREFIX "%s", c->data, name);
 	struct error e = ERROR_INIT;
-	if (str_starts(name, GONE_PREFIX)) { /* an earlier server had begun to remove it */
-		if (file_remove_tree(path, &e))
-			log_warn("reconcile: %s: %s", name, e.text);
-		return;
-	}
 	pthread_mutex_lock(&c->launching); /* nobody begins in it between the look and the renaming */
 	const char *kind = why_left(c, name);
 	bool taken = kind && rename(path, gone) == 0;
 	pthread_mutex_unlock(&c->launching);
 	if (taken && file_remove_tree(gone, &e))
-		log_warn("reconcile: %s: %s", name, e.text);
-	if (taken)
+		log_warn("workspace %s: %s", name, e.text);
+	return taken ? kind : NULL;
+}
+
+void reconcile_workspace(struct core *c, const char *task)
+{
+	AUTO_FREE char *name = mem_printf("%s.main", task);
+	drop_work(c, name);
+}
+
+static void check_work(struct core *c, const char *name)
+{
+	if (str_starts(name, GONE_PREFIX)) { /* an earlier server had begun to remove it */
+		AUTO_FREE char *path = mem_printf("%s/work/%s", c->data, name);
+		struct error e = ERROR_INIT;
+		if (file_remove_tree(path, &e))
+			log_warn("reconcile: %s: %s", name, e.text);
+		return;
+	}
+	const char *kind = drop_work(c, name);
+	if (kind)
 		reconcile_found(c, kind, name, "removed");
 }
 

@@ -306,6 +306,7 @@ enum err_code core_cancel(struct core *c, const char *who, const char *ref, cons
 		core_publish(c, &k.out);
 		AUTO_FREE char *topic = mem_printf("commands:%s", k.look.id);
 		hub_touch(c->hub, topic);
+		reconcile_workspace(c, k.look.id);
 		rc = core_task(c, k.look.id, NULL, ret_task, e);
 	}
 	outbox_release(&k.out);

@@ -284,7 +284,9 @@ class Site:
 
     def release(self, id):
         """Lets an agent or a setup go on that waits for ~/go: `until [ -e ~/go ]; do sleep 0.02; done`."""
-        (self.directory(id) / "agents/main/home/go").touch()
+        home = self.directory(id) / "agents/main/home"
+        wait_for("the agent's home", home.is_dir)
+        (home / "go").touch()
 
     # --- the command line
 

@@ -241,7 +241,9 @@ static const char *drop_work(struct core *c, const char *name)
 void reconcile_workspace(struct core *c, const char *task)
 {
 	AUTO_FREE char *name = mem_printf("%s.main", task);
-	drop_work(c, name);
+	AUTO_FREE char *path = mem_printf("%s/work/%s", c->data, name);
+	if (file_exists(path)) /* a task that never ran has none, and need not wait for the lock */
+		drop_work(c, name);
 }
 
 static void check_work(struct core *c, const char *name)

@@ -25,17 +25,23 @@ static void watch_it_end(struct cli *c, struct js **task)
 		cli_say(c, "signalbox: task %s is told to stop, but has not ended yet", remote_label(*task));
 }
 
+/* The task as it was, and as it is after `what` was asked of it. */
+static enum err_code ask(struct cli *c, const char *ref, const char *what, struct js **ret_task, struct js **ret_after, struct error *e)
+{
+	AUTO_JS struct js *body = js_object();
+	int status = 0;
+	enum err_code rc = remote_find(c, ref, ret_task, e);
+	if (rc)
+		return rc;
+	AUTO_FREE char *path = remote_path(remote_id(*ret_task), what);
+	return client_call(c->client, "POST", path, body, &status, ret_after, e);
+}
+
 static enum err_code cancel_one(struct cli *c, const char *ref, struct table *t, struct error *e)
 {
 	AUTO_JS struct js *task = NULL;
 	AUTO_JS struct js *after = NULL;
-	AUTO_JS struct js *body = js_object();
-	int status = 0;
-	enum err_code rc = remote_find(c, ref, &task, e);
-	if (rc)
-		return rc;
-	AUTO_FREE char *path = remote_path(remote_id(task), "/cancel");
-	rc = client_call(c->client, "POST", path, body, &status, &after, e);
+	enum err_code rc = ask(c, ref, "/cancel", &task, &after, e);
 	if (rc)
 		return rc;
 	bool was_over = remote_is_over(task);
@@ -58,13 +64,7 @@ static enum err_code retry_one(struct cli *c, const char *ref, struct table *t, 
 {
 	AUTO_JS struct js *task = NULL;
 	AUTO_JS struct js *after = NULL;
-	AUTO_JS struct js *body = js_object();
-	int status = 0;
-	enum err_code rc = remote_find(c, ref, &task, e);
-	if (rc)
-		return rc;
-	AUTO_FREE char *path = remote_path(remote_id(task), "/retry");
-	rc = client_call(c->client, "POST", path, body, &status, &after, e);
+	enum err_code rc = ask(c, ref, "/retry", &task, &after, e);
 	if (rc)
 		return rc;
 	if (c->json)

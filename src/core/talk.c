@@ -77,7 +77,7 @@ static enum err_code queue_message(struct db_conn *c, struct talk *k, const stru
 }
 
 /* One word settles every question that is open: the message is the answer. */
-static enum err_code settle_open(struct db_conn *c, const char *task, const char *state, const char *who, struct outbox *out, struct error *e)
+static enum err_code answer_open(struct db_conn *c, const char *task, const char *who, struct outbox *out, struct error *e)
 {
 	struct db_stmt *s;
 	bool row = false;
@@ -92,20 +92,14 @@ static enum err_code settle_open(struct db_conn *c, const char *task, const char
 	db_done(s);
 	for (int i = 0; i < n && !rc; i++) {
 		struct js *data = js_object();
-		AUTO_FREE char *type = mem_printf("gate.%s", state);
 		js_set_str(data, "gate", ids[i]);
-		rc = db_exec(c, e, "UPDATE gates SET state=?2, settled_at=?3, actor=?4 WHERE id=?1 AND state='blocked'", "ssis", ids[i], state, clock_wall_ms(), who);
+		rc = db_exec(c, e, "UPDATE gates SET state='answered', settled_at=?2, actor=?3 WHERE id=?1 AND state='blocked'", "sis", ids[i], clock_wall_ms(), who);
 		if (rc)
 			js_free(data);
 		else
-			rc = event_add(c, task, type, NULL, 0, who, clock_wall_ms(), data, out, e);
+			rc = event_add(c, task, "gate.answered", NULL, 0, who, clock_wall_ms(), data, out, e);
 	}
 	return rc;
-}
-
-enum err_code talk_cancel_gates(struct db_conn *c, const char *task, const char *who, struct outbox *out, struct error *e)
-{
-	return settle_open(c, task, "canceled", who, out, e);
 }
 
 static enum err_code message_op(struct db_conn *c, void *arg, struct error *e)
@@ -121,7 +115,7 @@ static enum err_code message_op(struct db_conn *c, void *arg, struct error *e)
 		return error_set(e, ERR_CONFLICT, "task %s is of an agent that Signalbox did not start, and has no way to hear a message", k->ref);
 	if (!phase_is_terminal(t.phase) && t.phase != PHASE_WAITING_HUMAN)
 		return queue_message(c, k, &t, e);
-	rc = settle_open(c, t.id, "answered", k->who, &k->outbox, e);
+	rc = answer_open(c, t.id, k->who, &k->outbox, e);
 	return rc ? rc : begin_turn(c, &t, k->text, k->who, &k->outbox, e);
 }
 
@@ -172,7 +166,7 @@ enum err_code talk_next_turn(struct db_conn *c, const char *task, struct outbox 
 	if (!rc)
 		rc = task_load(c, task, &t, e);
 	if (!rc)
-		rc = settle_open(c, task, "answered", who, out, e);
+		rc = answer_open(c, task, who, out, e);
 	return rc ? rc : begin_turn(c, &t, strbuf_str(&text), who, out, e);
 }
 

@@ -4,5 +4,3 @@
 
 /* When a run has ended: messages that were queued meanwhile begin the next turn. */
 MUST_USE enum err_code talk_next_turn(struct db_conn *c, const char *task, struct outbox *out, struct error *e);
-/* When a task is canceled: nobody will read the answers any more. */
-MUST_USE enum err_code talk_cancel_gates(struct db_conn *c, const char *task, const char *who, struct outbox *out, struct error *e);

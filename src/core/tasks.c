@@ -6,7 +6,6 @@
 #include "base/str.h"
 #include "core/external.h"
 #include "core/inside.h"
-#include "core/talk.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -282,8 +281,7 @@ static enum err_code cancel_op(struct db_conn *conn, void *arg, struct error *e)
 		return rc;
 	if (t.phase == PHASE_QUEUED || t.phase == PHASE_WAITING_HUMAN) {
 		struct move m = { .to = PHASE_CANCELED, .reason = "canceled", .actor = k->who };
-		rc = talk_cancel_gates(conn, t.id, k->who, &k->out, e);
-		return rc ? rc : task_move(conn, t.id, &m, &k->out, e);
+		return task_move(conn, t.id, &m, &k->out, e);
 	}
 	if (t.cancel_asked)
 		return ERR_OK;

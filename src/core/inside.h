@@ -72,6 +72,8 @@ MUST_USE enum err_code launch_open_run_dir(struct core *c, const char *task, con
 void launch_complete_record(struct core *c, const struct run_row *r); /* what people find beside a run's directory, where it lacks */
 /* One workspace per worker, kept between its runs. */
 char *launch_work_dir(struct core *c, const char *task, const char *worker);
+/* The newest run's workspace was saved, or it holds no layers: only then may it go before its time. */
+bool launch_workspace_is_spare(struct core *c, const char *task, const char *worker, int64_t newest);
 /* After a runner's end: when the task is over and the workspace saved, the work directory. Then lets the task's next run begin. */
 void launch_clean_up(struct core *c, const char *run_id);
 

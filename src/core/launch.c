@@ -497,16 +497,34 @@ static enum err_code releasable_op(struct db_conn *conn, void *arg, struct error
 	return rc ? rc : task_load(conn, l->run.task, &l->task, e);
 }
 
+/* base.json says of which run the saved workspace is. It stands where the sandboxes' identity may write: nothing is followed. */
+static int64_t saved_run(struct core *c, const char *task, const char *worker)
+{
+	AUTO_FREE char *dir = core_task_dir(c, task);
+	AUTO_FREE char *rel = mem_printf("agents/%s/workspace/base.json", worker);
+	AUTO_CLOSE int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	AUTO_CLOSE int fd = -1;
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SESSION_MAX);
+	if (at < 0 || file_open_beneath(at, rel, O_RDONLY | O_NONBLOCK, &fd, NULL) || file_read_fd(fd, SESSION_MAX, &text, NULL))
+		return 0;
+	AUTO_JS struct js *base = js_parse(strbuf_str(&text), text.len, NULL);
+	return js_i64(base, "run", 0);
+}
+
+bool launch_workspace_is_spare(struct core *c, const char *task, const char *worker, int64_t newest)
+{
+	AUTO_FREE char *work = launch_work_dir(c, task, worker);
+	AUTO_FREE char *upper = file_join(work, "upper");
+	AUTO_FREE char *plain = file_join(work, "plain");
+	return saved_run(c, task, worker) == newest || !(file_exists(upper) || file_exists(plain));
+}
+
 /* An ended task's workspace lives on in what was saved of it; what was not saved stays for the retention to decide. */
 static void remove_workspace(struct core *c, const struct run_row *r)
 {
 	struct error e = ERROR_INIT;
 	AUTO_FREE char *work = launch_work_dir(c, r->task, r->worker);
-	AUTO_FREE char *saved = mem_printf("%s/tasks/%s/agents/%s/workspace/base.json", c->data, r->task, r->worker);
-	AUTO_FREE char *upper = file_join(work, "upper");
-	AUTO_FREE char *plain = file_join(work, "plain");
-	bool worth_keeping = !file_exists(saved) && (file_exists(upper) || file_exists(plain));
-	if (!worth_keeping && file_remove_tree(work, &e))
+	if (launch_workspace_is_spare(c, r->task, r->worker, r->n) && file_remove_tree(work, &e))
 		log_warn("run %s: clean up: %s", r->id, e.text);
 }
 

@@ -162,7 +162,7 @@ static void check_rows(struct core *c)
 struct lookup {
 	const char *id;
 	bool known, held, over;
-	int64_t completed_at;
+	int64_t completed_at, run_n;
 };
 
 static enum err_code run_lookup_op(struct db_conn *conn, void *arg, struct error *e)
@@ -194,7 +194,7 @@ static enum err_code task_lookup_op(struct db_conn *conn, void *arg, struct erro
 {
 	struct lookup *l = arg;
 	struct db_stmt *s;
-	enum err_code rc = db_prepare(conn, "SELECT phase, completed_at, EXISTS (SELECT 1 FROM runs WHERE task=tasks.id AND released=0) FROM tasks WHERE id=?1", &s, e);
+	enum err_code rc = db_prepare(conn, "SELECT phase, completed_at, EXISTS (SELECT 1 FROM runs WHERE task=tasks.id AND released=0), run_n FROM tasks WHERE id=?1", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, l->id);
@@ -204,6 +204,7 @@ static enum err_code task_lookup_op(struct db_conn *conn, void *arg, struct erro
 		l->over = phase_from_name(db_text(s, 0), &p) && phase_is_terminal(p);
 		l->completed_at = db_int(s, 1);
 		l->held = db_int(s, 2) != 0;
+		l->run_n = db_int(s, 3);
 	}
 	db_done(s);
 	return rc;
@@ -213,12 +214,12 @@ static enum err_code task_lookup_op(struct db_conn *conn, void *arg, struct erro
 static const char *why_left(struct core *c, const char *name)
 {
 	AUTO_FREE char *task = mem_strndup(name, strcspn(name, "."));
-	AUTO_FREE char *saved = mem_printf("%s/tasks/%s/agents/%s/workspace/base.json", c->data, task, strchr(name, '.') ? strchr(name, '.') + 1 : "main");
+	const char *worker = strchr(name, '.') ? strchr(name, '.') + 1 : "main";
 	struct lookup l = { .id = task };
 	if (!clock_is_id(task) || db_read(c->db, task_lookup_op, &l, NULL) || (l.known && (l.held || !l.over)))
 		return NULL;
 	bool old = l.completed_at + conf_limit(c->config, "workspace_age") < clock_wall_ms();
-	if (l.known && !old && !file_exists(saved))
+	if (l.known && !old && !launch_workspace_is_spare(c, task, worker, l.run_n))
 		return NULL;
 	return l.known ? "workspace_left" : "workspace_of_nobody";
 }

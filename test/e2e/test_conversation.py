@@ -1,4 +1,6 @@
 """A task is a conversation: an answer to a blocked agent's question, a follow-up after the end, a message that waits for its turn."""
+import os
+import signal
 import threading
 
 import pytest
@@ -99,3 +101,18 @@ def test_an_agent_at_work_is_not_steered_but_a_message_can_wait(site):
     site.release(id)
     wait_for("the second turn's end", lambda: site.task(id)["status"] == "DONE" and site.task(id)["run"]["turn"] == 2)
     assert {f["path"] for f in site.task(id)["result"]["files"]} == {"first.txt", "second.txt"}
+
+
+def test_a_turn_that_was_not_saved_keeps_its_workspace_though_an_earlier_one_was_saved(site):
+    id = site.run("echo one > one.txt")["id"]
+    wait_for("the first turn to be saved", lambda: (site.directory(id) / "agents/main/workspace/base.json").exists())
+    assert site.cli("say", id, "echo two > two.txt; while :; do sleep 0.05; done").returncode == 0
+    written = lambda: [p for layer in ("upper", "plain") for p in (site.data / "work" / f"{id}.main").glob(f"{layer}/two.txt")]  # noqa: E731
+    wait_for("the second turn's file", written)
+    os.kill(int((site.run_dir(id, 2) / "runtime/pid").read_text()), signal.SIGKILL)
+    assert site.wait(id)["reason"] == "runner_lost"
+    site.kept.add(id)
+    site.stop_server()
+    site.start_server()  # reconciles at once
+    wait_for("the look", lambda: site.get("/v1/reconcile")["last"]["at"])
+    assert written(), "what the second turn had done was thrown away"

@@ -22,6 +22,38 @@ void agent_backend_names(struct strbuf *out)
 		strbuf_addf(out, "%s%s", i ? ", " : "", backends[i]->name);
 }
 
+static bool backend_can(const struct agent_backend *b, const char *word)
+{
+	for (const char *at = b->capabilities; (at = strstr(at, word)); at += strlen(word))
+		if ((at == b->capabilities || at[-1] == ' ') && (at[strlen(word)] == ' ' || !at[strlen(word)]))
+			return true;
+	return false;
+}
+
+bool agent_can(const struct agent *a, const char *capability)
+{
+	return backend_can(a->backend, capability);
+}
+
+enum err_code agent_check_required(const char *adapter, const struct js *required, struct error *e)
+{
+	const struct agent_backend *b = agent_backend_find(adapter);
+	for (size_t i = 0; i < js_len(required); i++) {
+		const char *word = js_text(js_at(required, i));
+		bool known = false;
+		for (size_t w = 0; w < ARRAY_SIZE(capability_words); w++)
+			known = known || str_eq(capability_words[w], word);
+		if (!known)
+			return error_set(e, ERR_INVALID, "require[%zu]: '%s' is no capability; there are resume, gates, questions, todos, steer, interrupt and usage", i, word ? word : "?");
+		if (!b || !backend_can(b, word)) {
+			error_set(e, ERR_UNSUPPORTED, "require[%zu]: the adapter '%s' cannot do '%s'", i, adapter, word);
+			error_hint(e, "`signalbox doctor` and GET /v1/agents list what each adapter can do");
+			return ERR_UNSUPPORTED;
+		}
+	}
+	return ERR_OK;
+}
+
 struct js *agent_capabilities(void)
 {
 	struct js *list = js_array();
@@ -29,7 +61,7 @@ struct js *agent_capabilities(void)
 		struct js *o = js_object();
 		js_set_str(o, "name", backends[i]->name);
 		for (size_t w = 0; w < ARRAY_SIZE(capability_words); w++)
-			js_set_bool(o, capability_words[w], strstr(backends[i]->capabilities, capability_words[w]) != NULL);
+			js_set_bool(o, capability_words[w], backend_can(backends[i], capability_words[w]));
 		js_push(list, o);
 	}
 	return list;
@@ -62,6 +94,9 @@ void agent_free(struct agent *a)
 {
 	if (!a)
 		return;
+	if (a->backend->release)
+		a->backend->release(a);
+	js_free(a->todos);
 	free(a->session_id);
 	free(a->last_message);
 	free(a->error);
@@ -74,6 +109,34 @@ void agent_free(struct agent *a)
 enum err_code agent_prepare(struct agent *a, struct agent_launch *ret, struct error *e)
 {
 	return a->backend->prepare(a, ret, e);
+}
+
+void agent_started(struct agent *a)
+{
+	if (a->backend->started)
+		a->backend->started(a);
+}
+
+void agent_decide(struct agent *a, const char *request, const struct js *decision)
+{
+	if (a->backend->decide && !a->settled)
+		a->backend->decide(a, request, decision);
+}
+
+bool agent_say(struct agent *a, const char *message_id, const char *text)
+{
+	return a->backend->say && !a->settled && a->backend->say(a, message_id, text);
+}
+
+bool agent_interrupt(struct agent *a)
+{
+	return a->backend->interrupt && !a->settled && a->backend->interrupt(a);
+}
+
+void agent_send(struct agent *a, const struct js *message)
+{
+	AUTO_FREE char *line = js_dump(message);
+	a->sink.send(a->sink.ctx, line, strlen(line));
 }
 
 void agent_line(struct agent *a, const char *line, size_t len)

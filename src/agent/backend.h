@@ -16,6 +16,9 @@ struct agent {
 	char *open_command; /* a tool's command that has begun and not ended, or NULL */
 	struct strbuf pending; /* output lines not yet made into an event (command) */
 	bool final_file;	/* the adapter's final answer is in a file of the home */
+	struct js *todos;	/* the last list told, with ids; NULL: none yet */
+	int64_t todo_last;	/* the last id given */
+	void *state;		/* the adapter's own; freed by its slot `release` */
 };
 
 struct agent_backend {
@@ -30,12 +33,26 @@ struct agent_backend {
 	void (*line)(struct agent *a, const char *line, size_t len);
 	/* The lines that were there are through; may be NULL. */
 	void (*batch_end)(struct agent *a);
+	/* The next four belong to adapters that talk; all may be NULL. */
+	/* The process runs: the first words. */
+	void (*started)(struct agent *a);
+	/* The decision for a request that was given to sink.ask. Called once for each at most; may come from inside ask. */
+	void (*decide)(struct agent *a, const char *request, const struct js *decision);
+	/* Words for the running turn; false when there is none. Tells by sink.said. */
+	bool (*say)(struct agent *a, const char *message_id, const char *text);
+	/* Ask for the end of the turn; false when there is none. The outcome is then AGENT_FAILED with reason "interrupted". */
+	bool (*interrupt)(struct agent *a);
+	void (*release)(struct agent *a);
 	/* After the process is gone: how it went. final and text are filled by the common part when NULL. */
 	void (*finish)(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o);
 };
 
 extern const struct agent_backend agent_codex_exec, agent_command, agent_fake;
 
+/* The agent's plan as it is now: [{text, status: pending|in_progress|completed}], taken.  A step keeps its id while its text or its place stays; the
+ * first list and each whose steps changed is a todo.snapshot {items:[{id,text,status}]}, a step whose status alone changed a todo.update {id,text,status,was}. */
+void agent_todos(struct agent *a, struct js *list_taken);
+void agent_send(struct agent *a, const struct js *message); /* as one line */
 void agent_emit(struct agent *a, const char *type, struct js *data_taken);
 void agent_emit_raw(struct agent *a, const char *line, size_t len);
 void agent_set_progress(struct agent *a, const char *text);

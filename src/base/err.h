@@ -15,6 +15,7 @@ enum err_code {
 	ERR_INVALID,	 /* a value from outside is not acceptable */
 	ERR_DENIED,	 /* the principal may not do this */
 	ERR_NOT_FOUND,	 /* the named thing does not exist */
+	ERR_UNPROCESSABLE, /* well-formed, but it does not fit what it is for */
 	ERR_CONFLICT,	 /* the name is taken, the thing is already settled */
 	ERR_GONE,	 /* a cursor or a thing that existed once */
 	ERR_LIMIT,	 /* a named limit was reached; smaller or later may work */
@@ -27,6 +28,8 @@ enum err_code {
 	ERR_FAILED,	 /* a program we ran failed */
 	ERR_IO,		 /* the operating system refused */
 	ERR_INTERNAL,	 /* our own mistake */
+	ERR_TOO_LARGE,	 /* more than what a limit allows of one thing; later will not work either */
+	ERR_UNAUTHENTICATED, /* nobody known: no token, or none that opens */
 	ERR_CODE_COUNT
 };
 

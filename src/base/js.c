@@ -385,6 +385,19 @@ static void add_escaped(struct strbuf *to, unsigned char c)
 		strbuf_addf(to, "\\u%04x", c);
 }
 
+/* JSON goes to terminals too: a character that would act there is spelled. Gives its bytes, 0 when it is an ordinary one. */
+static size_t add_deceptive(struct strbuf *to, const char *s, size_t n)
+{
+	uint32_t c = 0;
+	size_t len = str_deceptive(s, n, &c);
+
+	if (len && c >= 0x10000)
+		strbuf_addf(to, "\\u%04" PRIx32 "\\u%04" PRIx32, 0xd7c0 + (c >> 10), 0xdc00 + (c & 0x3ff));
+	else if (len)
+		strbuf_addf(to, "\\u%04" PRIx32, c);
+	return len;
+}
+
 static void add_string(struct strbuf *to, const char *s, size_t n)
 {
 	size_t plain = 0;
@@ -392,10 +405,17 @@ static void add_string(struct strbuf *to, const char *s, size_t n)
 	strbuf_addc(to, '"');
 	for (size_t i = 0; i < n; i++) {
 		unsigned char c = (unsigned char)s[i];
-		if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
+		uint32_t unused;
+		bool spelled = c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
+		/* the first bytes of the others */
+		bool suspect = (c == 0xc2 || c == 0xd8 || c == 0xe2 || c == 0xf3) && str_deceptive(s + i, n - i, &unused);
+		if (!spelled && !suspect)
 			continue;
 		strbuf_add(to, s + plain, i - plain);
-		add_escaped(to, c);
+		if (spelled)
+			add_escaped(to, c);
+		else
+			i += add_deceptive(to, s + i, n - i) - 1;
 		plain = i + 1;
 	}
 	strbuf_add(to, s + plain, n - plain);

@@ -256,6 +256,13 @@ static bool is_deceptive(uint32_t c)
 	       (c >= 0x2066 && c <= 0x2069) || (c >= 0xe0000 && c <= 0xe007f);
 }
 
+size_t str_deceptive(const char *s, size_t n, uint32_t *ret_c)
+{
+	size_t len = utf8_next((const unsigned char *)s, n, ret_c);
+
+	return len && is_deceptive(*ret_c) ? len : 0;
+}
+
 void str_add_printable(struct strbuf *out, const char *s, size_t n)
 {
 	uint32_t c = 0;

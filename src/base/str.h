@@ -28,6 +28,8 @@ bool str_from_base64url(const char *s, size_t n, struct strbuf *out);
 void str_add_hex(struct strbuf *out, const void *data, size_t n);
 /* Text for a terminal: control bytes (ESC, OSC, C1, bidi overrides) become visible escapes; keeps \n and \t. */
 void str_add_printable(struct strbuf *out, const char *s, size_t n);
+/* Bytes of the first character when it is one of those (C1, bidi control, tag) that UTF-8 spells in several bytes; else 0. */
+size_t str_deceptive(const char *s, size_t n, uint32_t *ret_c);
 /* Percent-encoding of everything but unreserved characters; decoding refuses %00 and bad escapes. */
 void str_add_urlenc(struct strbuf *out, const char *s);
 bool str_add_urldec(struct strbuf *out, const char *s, size_t n, bool plus_is_space);

@@ -36,6 +36,7 @@ struct db_conn {
 	const struct db_backend *backend;
 	int version;	 /* the backend's: of the schema in the file, 0 when it is new */
 	int64_t changes; /* the backend's: rows changed by the last finished statement */
+	int64_t inserted; /* the backend's: number of the row that was inserted last */
 	struct db_stmt *buckets[DB_STATEMENT_BUCKETS];
 	size_t cached;
 	uint64_t clock;		/* counts uses, for the cache's choice of what to drop */

@@ -52,6 +52,8 @@ struct db {
 	struct db_conn *idle;
 	unsigned readers;	/* open connections, idle or not */
 
+	pthread_key_t rider; /* of each thread: what goes along with its next write */
+
 	struct db_conn *writer_conn; /* whose turn it is */
 	pthread_t writer;
 };
@@ -235,9 +237,35 @@ static void job_await(struct db_job *job)
 		;
 }
 
+struct ridden {
+	const struct db_rider *rider;
+	db_op *op;
+	void *arg;
+};
+
+static enum err_code ridden_op(struct db_conn *c, void *arg, struct error *e)
+{
+	const struct ridden *r = arg;
+	enum err_code rc = r->rider->before(c, r->rider->arg, e);
+	if (!rc)
+		rc = r->op(c, r->arg, e);
+	return rc ? rc : r->rider->after(c, r->rider->arg, e);
+}
+
+void db_ride(struct db *db, const struct db_rider *rider)
+{
+	pthread_setspecific(db->rider, rider);
+}
+
 enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e)
 {
+	struct ridden ridden = { .rider = pthread_getspecific(db->rider), .op = op, .arg = arg };
 	struct db_job job = { .op = op, .arg = arg, .e = e };
+	if (ridden.rider) {
+		job.op = ridden_op;
+		job.arg = &ridden;
+		db_ride(db, NULL);
+	}
 	bool own = false;
 	sem_init(&job.done, 0, 0);
 	enum err_code rc = job_queue(db, &job, &own, e);
@@ -346,6 +374,7 @@ static struct db *db_new(const char *path, struct db_conn *writer_conn)
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&db->read_freed, &monotonic);
 	pthread_condattr_destroy(&monotonic);
+	CHECK(pthread_key_create(&db->rider, NULL) == 0);
 	return db;
 }
 
@@ -361,6 +390,7 @@ static void db_free(struct db *db)
 	pthread_cond_destroy(&db->queue_filled);
 	pthread_mutex_destroy(&db->read_lock);
 	pthread_cond_destroy(&db->read_freed);
+	pthread_key_delete(db->rider);
 	free(db->path);
 	free(db);
 }

@@ -33,6 +33,10 @@ void db_close(struct db *db); /* finishes what is queued */
 typedef enum err_code db_op(struct db_conn *c, void *arg, struct error *e);
 MUST_USE enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e);
 MUST_USE enum err_code db_read(struct db *db, db_op *op, void *arg, struct error *e);
+/* What goes along with the calling thread's next write, in its very transaction (so that both are durable, or neither): `before` runs first and
+ * may refuse it, `after` runs when it has succeeded and may still undo it.  It rides once; NULL takes back one that has not ridden. */
+struct db_rider { db_op *before, *after; void *arg; };
+void db_ride(struct db *db, const struct db_rider *rider); /* borrowed until it has ridden or was taken back */
 /* `hook(ctx)` is called by the writer after each durable commit, before its callers go on; never by two threads at once. */
 void db_on_commit(struct db *db, void (*hook)(void *ctx), void *ctx);
 struct db_stats { uint64_t commits, ops, queued_now, failed; };
@@ -54,5 +58,6 @@ const void *db_blob(struct db_stmt *s, int column_from_0, size_t *ret_len);
 bool db_is_null(struct db_stmt *s, int column_from_0);
 void db_done(struct db_stmt *s);
 int64_t db_changes(struct db_conn *c); /* rows changed by the last statement */
+int64_t db_inserted(struct db_conn *c); /* the number of the row inserted last, of a table that numbers them */
 /* prepare + bind by a format + step to the end: 'i' int64_t, 's' const char *, 'n' NULL. For statements without rows. */
 MUST_USE enum err_code db_exec(struct db_conn *c, struct error *e, const char *sql, const char *fmt, ...);

@@ -349,6 +349,7 @@ static enum err_code sqlite_step(struct db_stmt *base, bool *ret_row, struct err
 	if (rc != SQLITE_DONE)
 		return fail(c, rc, "statement", e);
 	c->base.changes = sqlite3_stmt_readonly(s->stmt) ? 0 : sqlite3_changes64(c->db);
+	c->base.inserted = sqlite3_last_insert_rowid(c->db);
 	return ERR_OK;
 }
 

@@ -210,6 +210,11 @@ int64_t db_changes(struct db_conn *c)
 	return c->changes;
 }
 
+int64_t db_inserted(struct db_conn *c)
+{
+	return c->inserted;
+}
+
 /* 'i' is int64_t exactly: an int passed for it would be read with rubbish above it, so callers cast. */
 static void bind_format(struct db_stmt *s, const char *fmt, va_list ap)
 {

@@ -5,7 +5,8 @@
 #include "base/str.h"
 #include <string.h>
 
-static const struct agent_backend *const backends[] = { &agent_codex_exec, &agent_command, &agent_fake };
+static const struct agent_backend *const backends[] = { &agent_codex, &agent_codex_exec, &agent_claude, &agent_acp, &agent_codex_acp,
+	&agent_claude_acp, &agent_command, &agent_fake };
 static const char *const capability_words[] = { "resume", "gates", "questions", "todos", "steer", "interrupt", "usage" };
 
 const struct agent_backend *agent_backend_find(const char *adapter)

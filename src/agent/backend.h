@@ -47,7 +47,7 @@ struct agent_backend {
 	void (*finish)(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o);
 };
 
-extern const struct agent_backend agent_codex_exec, agent_command, agent_fake;
+extern const struct agent_backend agent_codex, agent_codex_exec, agent_claude, agent_acp, agent_codex_acp, agent_claude_acp, agent_command, agent_fake;
 
 /* The agent's plan as it is now: [{text, status: pending|in_progress|completed}], taken.  A step keeps its id while its text or its place stays; the
  * first list and each whose steps changed is a todo.snapshot {items:[{id,text,status}]}, a step whose status alone changed a todo.update {id,text,status,was}. */
@@ -57,6 +57,8 @@ void agent_emit(struct agent *a, const char *type, struct js *data_taken);
 void agent_emit_raw(struct agent *a, const char *line, size_t len);
 void agent_set_progress(struct agent *a, const char *text);
 void agent_fail(struct agent *a, const char *text);
+void agent_outcome_of_final(struct agent_outcome *o); /* o->final is there: its status is the run's */
+void agent_outcome_of_exit(struct agent *a, const char *name, int exit_status, const char *stderr_tail, struct agent_outcome *o); /* it failed, or ended too early */
 void agent_set_text(struct js *o, const char *key, const char *text); /* cut at AGENT_TEXT_MAX, says how much was cut */
 /* codex exec --json, shared with the fake. */
 void codex_exec_line(struct agent *a, const char *line, size_t len);

@@ -1,10 +1,11 @@
 /* The source room from the command line, for the tests: `fetch` (job on stdin), `diff` and `snapshot-tree` (job on stdin, summary or
- * tree on stdout), `apply DIR PATCH`, `check-apply DIR PATCH`, `check` and `key` (source on stdin). */
+ * tree on stdout), `apply DIR PATCH`, `check-apply DIR PATCH`, `check` and `key` (source on stdin), `peek CACHE` (source on stdin). */
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/js.h"
 #include "base/str.h"
 #include "source/apply.h"
+#include "source/credential.h"
 #include "source/diff.h"
 #include "source/source.h"
 #include <stdio.h>
@@ -69,16 +70,35 @@ static int run_apply(char **argv, bool check_only)
 	return apply_patch(argv[0], argv[1], check_only, &e) == ERR_OK ? 0 : fail(&e);
 }
 
+static int run_peek(const char *cache)
+{
+	struct error e = ERROR_INIT;
+	AUTO_JS struct js *in = read_job(&e);
+	AUTO_JS struct js *result = NULL;
+
+	if (!in)
+		return fail(&e);
+	if (!source_peek(in, cache, &result))
+		return 1;
+	AUTO_FREE char *text = js_dump(result);
+	puts(text);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
 
+	if (askpass_is_asked())
+		return askpass_main(argc, argv);
 	if (str_eq(verb, "fetch"))
 		return source_fetch_main();
 	if (str_eq(verb, "diff") || str_eq(verb, "snapshot-tree"))
 		return run_diff(str_eq(verb, "snapshot-tree"));
 	if (str_eq(verb, "check") || str_eq(verb, "key"))
 		return run_source(str_eq(verb, "check"));
+	if (str_eq(verb, "peek") && argc == 3)
+		return run_peek(argv[2]);
 	if ((str_eq(verb, "apply") || str_eq(verb, "check-apply")) && argc == 4)
 		return run_apply(argv + 2, str_eq(verb, "check-apply"));
 	return 2;

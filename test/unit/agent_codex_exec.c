@@ -42,7 +42,7 @@ static void seen_release(struct seen *s)
 
 static struct agent *open_agent(struct seen *s, struct js *settings)
 {
-	const struct agent_sink sink = { on_event, on_live, s };
+	const struct agent_sink sink = { .event = on_event, .live = on_live, .ctx = s };
 	struct agent_run run = { .agent = settings, .home = "/nonexistent", .prompt = "", .model_url = "", .model_token = "" };
 	struct agent *a = NULL;
 	js_set_str(settings, "adapter", "codex-exec");

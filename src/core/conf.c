@@ -6,6 +6,9 @@
 #include "base/str.h"
 #include "base/yaml.h"
 #include "core/paths.h"
+#include "core/secrets.h"
+#include "source/policy.h"
+#include "source/source.h"
 #include <stdlib.h>
 
 #define KEY_MAX 4096
@@ -14,6 +17,7 @@ enum unit { UNIT_COUNT, UNIT_BYTES, UNIT_MS };
 #define MIB ((int64_t)1 << 20)
 #define SECOND ((int64_t)1000)
 #define HOUR (3600 * SECOND)
+#define CACHE_BYTES_DEFAULT (20480 * MIB)
 
 static const struct limit {
 	const char *name;
@@ -40,6 +44,16 @@ static const struct limit {
 	{ "heartbeat_timeout", UNIT_MS, 60 * SECOND, 5 * SECOND, HOUR },
 	{ "workspace_bytes", UNIT_BYTES, 16384 * MIB, MIB, MIB << 20 }, /* of all saved workspaces of ended tasks; the oldest go first */
 	{ "workspace_age", UNIT_MS, 7 * 24 * HOUR, HOUR, 365 * 24 * HOUR }, /* how long the saved workspace of an ended task is kept */
+	{ "upload_bytes", UNIT_BYTES, 2048 * MIB, 1024, MIB << 20 }, /* of one upload */
+	{ "uploads", UNIT_COUNT, 256, 1, 100000 }, /* kept at once, half-sent ones included */
+	{ "uploads_bytes", UNIT_BYTES, 16384 * MIB, 1024, MIB << 20 },
+	{ "uploads_receiving", UNIT_COUNT, 8, 1, 256 },
+	{ "uploads_per_minute", UNIT_COUNT, 120, 1, 100000 },
+	{ "upload_age", UNIT_MS, 24 * HOUR, SECOND, 365 * 24 * HOUR }, /* since its last use */
+	{ "archive_files", UNIT_COUNT, 500000, 1, 5000000 },
+	{ "archive_bytes", UNIT_BYTES, 8192 * MIB, 1024, MIB << 20 }, /* of all its files, unpacked */
+	{ "archive_file", UNIT_BYTES, 2048 * MIB, 1024, MIB << 20 }, /* of one of them */
+	{ "archive_ratio", UNIT_COUNT, 200, 1, 1000000 }, /* how many times its size it may grow, beyond the first 64 MiB */
 	{ "queue_timeout", UNIT_MS, 7 * 24 * HOUR, SECOND, 30 * 24 * HOUR },
 };
 
@@ -48,6 +62,7 @@ struct conf {
 	char *path;
 	int64_t limits[ARRAY_SIZE(limits)];
 	struct js *empty;
+	int64_t cache_bytes;
 };
 
 static const struct limit *limit_find(const char *name)
@@ -75,11 +90,11 @@ enum err_code conf_parse_limit(const char *name, const struct js *value, int64_t
 	if (!l)
 		return error_set(e, ERR_INVALID, "unknown limit '%s'", name);
 	if (js_type(value) == JS_INT) {
-		int64_t v = js_num(value, 0) * (l->unit == UNIT_MS ? SECOND : 1);
-		if (js_num(value, 0) > l->max || v < l->min || v > l->max) /* the first test keeps the product in range */
-			return error_set(e, ERR_INVALID, "limit '%s' is %lld, allowed are %lld to %lld", name, (long long)js_num(value, 0),
-				(long long)(l->min / (l->unit == UNIT_MS ? SECOND : 1)), (long long)(l->max / (l->unit == UNIT_MS ? SECOND : 1)));
-		*ret = v;
+		int64_t unit = l->unit == UNIT_MS ? SECOND : 1, v = js_num(value, 0);
+		if (v < (l->min + unit - 1) / unit || v > l->max / unit) /* before the product, which need not fit */
+			return error_set(e, ERR_INVALID, "limit '%s' is %lld, allowed are %lld to %lld", name, (long long)v, (long long)(l->min / unit),
+				(long long)(l->max / unit));
+		*ret = v * unit;
 		return ERR_OK;
 	}
 	const char *text = js_text(value);
@@ -138,15 +153,60 @@ static enum err_code check_ids(const struct conf *c, struct error *e)
 	return rc ? rc : js_want_i64(sandbox, "sandbox", "gid", 1, SANDBOX_ID_MAX, &id, e);
 }
 
+static enum err_code check_source(const struct conf *c, struct error *e)
+{
+	static const char *const members[] = { "schemes", "allow_hosts", "deny_hosts", "private", "user_keys", "ssh_config", "submodules", "lfs", "depth", "credentials", NULL };
+	const struct js *source = js_get(c->root, "source");
+	bool flag = false;
+	int64_t depth = 0;
+	enum err_code rc = source ? js_check_members(source, "source", members, e) : ERR_OK;
+	if (!rc)
+		rc = policy_check_rules(source, e);
+	if (!rc)
+		rc = js_want_bool(source, "source", "submodules", &flag, e);
+	if (!rc)
+		rc = js_want_bool(source, "source", "lfs", &flag, e);
+	if (!rc)
+		rc = js_want_i64(source, "source", "depth", 0, SOURCE_DEPTH_MAX, &depth, e);
+	return rc ? rc : secret_check_config(js_get(source, "credentials"), e);
+}
+
+static enum err_code check_cache(struct conf *c, struct error *e)
+{
+	static const char *const members[] = { "max_bytes", NULL };
+	const struct js *cache = js_get(c->root, "cache"), *max = js_get(cache, "max_bytes");
+	enum err_code rc = cache ? js_check_members(cache, "cache", members, e) : ERR_OK;
+	c->cache_bytes = CACHE_BYTES_DEFAULT;
+	if (rc || !max)
+		return rc;
+	if (js_type(max) == JS_INT)
+		return js_want_i64(cache, "cache", "max_bytes", MIB, MIB << 20, &c->cache_bytes, e);
+	return js_text(max) ? str_to_size(js_text(max), "cache.max_bytes", MIB, MIB << 20, &c->cache_bytes, e) :
+			      error_set(e, ERR_INVALID, "cache.max_bytes must be a number or a text such as 20G");
+}
+
+static enum err_code check_hosts(const struct js *server, struct error *e)
+{
+	const struct js *hosts = js_get(server, "hosts");
+	const char *listen = NULL;
+	if (hosts && js_type(hosts) != JS_ARRAY)
+		return error_set(e, ERR_INVALID, "server.hosts: expected a list of names, got %s", js_type_name(js_type(hosts)));
+	for (size_t i = 0; i < js_len(hosts); i++)
+		if (str_empty(js_text(js_at(hosts, i))))
+			return error_set(e, ERR_INVALID, "server.hosts: expected names such as signalbox.example.org");
+	return js_want_str(server, "server", "listen", &listen, e);
+}
+
 static enum err_code check_all(struct conf *c, struct error *e)
 {
-	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "client", "run", NULL }; /* the last two are the command line's own */
+	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "server", "source", "cache", "client", "run", NULL }; /* the last two are the command line's own */
 	static const char *const model[] = { "default_provider", "default_model", "providers", NULL };
 	static const char *const provider[] = { "base_url", "key", "key_env", "key_file", "wire", NULL };
 	static const char *const agent[] = { "adapter", "command", "model", "env", "path", NULL };
-	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", NULL };
+	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", "approvals", NULL };
 	static const char *const sandbox[] = { "uid", "gid", "layers", NULL };
 	static const char *const codex[] = { "path", NULL };
+	static const char *const server[] = { "listen", "hosts", NULL };
 	enum err_code rc = js_check_members(c->root, "", top, e);
 	if (!rc && js_get(c->root, "model"))
 		rc = js_check_members(js_get(c->root, "model"), "model", model, e);
@@ -154,6 +214,10 @@ static enum err_code check_all(struct conf *c, struct error *e)
 		rc = js_check_members(js_get(c->root, "sandbox"), "sandbox", sandbox, e);
 	if (!rc && js_get(c->root, "codex"))
 		rc = js_check_members(js_get(c->root, "codex"), "codex", codex, e);
+	if (!rc && js_get(c->root, "server"))
+		rc = js_check_members(js_get(c->root, "server"), "server", server, e);
+	if (!rc)
+		rc = check_hosts(js_get(c->root, "server"), e);
 	if (!rc)
 		rc = check_section(js_get(c->root, "model"), "providers", provider, e);
 	if (!rc)
@@ -164,6 +228,10 @@ static enum err_code check_all(struct conf *c, struct error *e)
 		rc = check_layers(c, e);
 	if (!rc)
 		rc = check_ids(c, e);
+	if (!rc)
+		rc = check_source(c, e);
+	if (!rc)
+		rc = check_cache(c, e);
 	return rc ? rc : check_limits(c, e);
 }
 
@@ -203,6 +271,11 @@ void conf_free(struct conf *c)
 const char *conf_path(const struct conf *c)
 {
 	return c->path;
+}
+
+const struct js *conf_section(const struct conf *c, const char *name)
+{
+	return js_get(c->root, name);
 }
 
 int64_t conf_limit(const struct conf *c, const char *name)
@@ -259,6 +332,11 @@ const char *conf_layers(const struct conf *c)
 const char *conf_codex_path(const struct conf *c)
 {
 	return js_str(js_get(c->root, "codex"), "path");
+}
+
+int64_t conf_cache_bytes(const struct conf *c)
+{
+	return c->cache_bytes;
 }
 
 struct js *conf_names(const struct conf *c, const char *section)

@@ -5,7 +5,10 @@
  *   agents:        {name: {adapter, command: [...], model, env}}
  *   environments:  {name: {setup, setup_network, verify, env, limits}}
  *   sandbox:       uid, gid (the identity that a root server gives to sandboxes); layers: auto (overlay where it works), overlay, plain
- *   codex:         path */
+ *   codex:         path
+ *   source:        schemes, allow_hosts, deny_hosts, private, user_keys, ssh_config (source/policy.h); submodules, lfs, depth (for tasks that do not say);
+ *                  credentials: {git:HOST[/PATH] | ssh:HOST[/PATH]: {key | key_env | key_file, user, known_hosts | known_hosts_file}}
+ *   cache:         max_bytes */
 #pragma once
 #include "base/js.h"
 
@@ -17,6 +20,7 @@ struct conf;
 MUST_USE enum err_code conf_load(const char *path, struct conf **ret, struct error *e);
 void conf_free(struct conf *c);
 const char *conf_path(const struct conf *c);		    /* "" for built-in defaults */
+const struct js *conf_section(const struct conf *c, const char *name); /* as it stands in the file; NULL when it does not */
 int64_t conf_limit(const struct conf *c, const char *name);	    /* one of the limits; ms and bytes */
 const struct js *conf_providers(const struct conf *c);	    /* {name: {base_url, ...}}; never NULL */
 const char *conf_default_provider(const struct conf *c);
@@ -27,6 +31,7 @@ int64_t conf_sandbox_uid(const struct conf *c);
 int64_t conf_sandbox_gid(const struct conf *c);
 const char *conf_layers(const struct conf *c);     /* "auto", "overlay" or "plain" */
 const char *conf_codex_path(const struct conf *c); /* NULL: search */
+int64_t conf_cache_bytes(const struct conf *c);
 struct js *conf_names(const struct conf *c, const char *section); /* array of names; taken by the caller */
 /* A limit's permitted range, for errors and docs; false for an unknown name. */
 bool conf_limit_range(const char *name, int64_t *ret_min, int64_t *ret_max, bool *ret_is_duration);

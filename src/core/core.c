@@ -6,11 +6,14 @@
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "core/cache.h"
 #include "core/external.h"
+#include "core/feed.h"
 #include "core/inside.h"
 #include "core/shown.h"
 #include "core/migrations.h"
 #include "core/paths.h"
+#include "core/uploads.h"
 #include <poll.h>
 #include <signal.h>
 #include <sodium.h>
@@ -94,9 +97,11 @@ static enum err_code open_parts(struct core *c, const struct core_options *o, st
 {
 	AUTO_FREE char *db_path = file_join(c->data, "signalbox.db");
 	AUTO_FREE char *work = file_join(c->data, "work");
-	enum err_code rc = conf_load(o->config_path, &c->config, e);
+	struct conf *config = NULL;
+	enum err_code rc = conf_load(o->config_path, &config, e);
 	if (rc)
 		return rc;
+	c->config = config;
 	c->uid = c->root ? (uid_t)conf_sandbox_uid(c->config) : geteuid();
 	c->gid = c->root ? (gid_t)conf_sandbox_gid(c->config) : getegid();
 	rc = make_data_dir(c, e);
@@ -112,7 +117,11 @@ static enum err_code open_parts(struct core *c, const struct core_options *o, st
 	if (!rc)
 		rc = choose_layers(c, e);
 	if (!rc)
+		rc = seal_open_key(c->data, c->seal_key, e);
+	if (!rc)
 		rc = db_open(db_path, migrations, migration_count, &c->db, e);
+	if (!rc)
+		rc = tokens_load(c, e);
 	return rc;
 }
 
@@ -135,9 +144,15 @@ enum err_code core_open(const struct core_options *o, struct core **ret, struct 
 	pthread_condattr_destroy(&attr);
 	c->hub = hub_new();
 	c->shown = shown_new();
+	c->tokens = tokens_new();
+	cache_open(c);
+	c->config_option = mem_strdup(o->config_path);
+	pthread_mutex_init(&c->reloading, NULL);
 	enum err_code rc = sodium_init() < 0 ? error_set(e, ERR_INTERNAL, "libsodium does not start") : ERR_OK;
 	if (!rc)
 		rc = open_parts(c, o, e);
+	if (!rc)
+		rc = uploads_start(c, e);
 	if (rc)
 		core_close(c);
 	else
@@ -147,7 +162,9 @@ enum err_code core_open(const struct core_options *o, struct core **ret, struct 
 
 enum err_code core_start(struct core *c, struct error *e)
 {
-	enum err_code rc = taskdir_start(c, e);
+	enum err_code rc = feed_start(c, e);
+	if (!rc)
+		rc = taskdir_start(c, e);
 	if (!rc)
 		rc = external_start(c, e);
 	if (!rc)
@@ -190,7 +207,9 @@ void core_close(struct core *c)
 		return;
 	sched_stop(c);
 	external_stop(c);
+	uploads_stop(c);
 	reconcile_stop(c);
+	cache_close(c);
 	reaper_stop(c);
 	taskdir_stop(c);
 	gateway_ctl_stop(c);
@@ -198,7 +217,13 @@ void core_close(struct core *c)
 	hub_free(c->hub);
 	shown_free(c->shown);
 	conf_free(c->config);
+	for (size_t i = 0; i < c->old_config_count; i++)
+		conf_free(c->old_configs[i]);
+	free(c->old_configs);
+	free(c->config_option);
+	tokens_free(c->tokens);
 	sodium_memzero(c->token_key, sizeof(c->token_key));
+	sodium_memzero(c->seal_key, sizeof(c->seal_key));
 	free(c->data);
 	free(c->runtime);
 	free(c->socket);
@@ -211,6 +236,7 @@ void core_close(struct core *c)
 		close(c->lock_fd);
 	pthread_mutex_destroy(&c->sched_lock);
 	pthread_mutex_destroy(&c->launching);
+	pthread_mutex_destroy(&c->reloading);
 	pthread_cond_destroy(&c->sched_wake);
 	pthread_cond_destroy(&c->snapshot_left);
 	free(c);
@@ -229,6 +255,16 @@ const char *core_socket(const struct core *c)
 const char *core_runner_socket(const struct core *c)
 {
 	return c->runner_socket;
+}
+
+const struct js *core_hosts(struct core *c)
+{
+	return js_get(conf_section(c->config, "server"), "hosts");
+}
+
+const char *core_listen(struct core *c)
+{
+	return js_str(conf_section(c->config, "server"), "listen");
 }
 
 struct hub *core_hub(struct core *c)
@@ -319,6 +355,7 @@ void core_metrics(struct core *c, struct strbuf *out)
 		strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name, rows[i].v);
 	reconcile_metrics(c, out);
 	external_metrics(c, out);
+	cache_metrics(c, out);
 	if (db_read(c->db, gauge_op, out, &e))
 		log_warn("metrics: %s", e.text);
 }

@@ -11,6 +11,7 @@
 
 #define RUNNER_PROTOCOL 1	   /* spoken by runners of this build; the server also takes RUNNER_PROTOCOL - 1 */
 #define EVENTS_PAGE_MAX 1000
+#define EVENTS_PAGE_BYTES ((size_t)4 << 20) /* of lines in one page; one line more */
 #define TASKS_PAGE_MAX 200
 #define RUNNER_BATCH_MAX 512	   /* events in one POST */
 
@@ -24,12 +25,16 @@ MUST_USE enum err_code core_open(const struct core_options *o, struct core **ret
 MUST_USE enum err_code core_start(struct core *c, struct error *e);
 void core_drain(struct core *c); /* no new claims */
 int core_stop_runs(struct core *c, int64_t grace_ms); /* asks the local runners to end and waits; how many are still there */
+/* Reads the configuration again: {changed: [...], restart: [...]}, by the names of its parts. A file with an error changes nothing. */
+MUST_USE enum err_code core_reload(struct core *c, struct js **ret, struct error *e);
 uint64_t core_pulse(struct core *c);		      /* grows while the scheduler's thread lives: for a watchdog */
 void core_close(struct core *c); /* runs go on without us */
 
 const char *core_data_dir(const struct core *c);
 const char *core_socket(const struct core *c);
 const char *core_runner_socket(const struct core *c); /* where runners call: only their routes are served there */
+const struct js *core_hosts(struct core *c);	/* names of this server in the configuration, or NULL */
+const char *core_listen(struct core *c);	/* its TCP address there, or NULL */
 struct hub *core_hub(struct core *c);
 struct js *core_reconcile(struct core *c); /* {last, counts, findings} */
 struct js *core_checks(struct core *c);	/* for /readyz and doctor: [{name, ok, text, hint}] */
@@ -40,21 +45,35 @@ MUST_USE enum err_code core_submit(struct core *c, const char *who, const struct
 MUST_USE enum err_code core_task(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e);
 /* The same as JSON text, cheap for those who ask again and again; the caller frees. */
 MUST_USE enum err_code core_task_text(struct core *c, const char *ref, const char *repo, char **ret, struct error *e);
-struct task_filter { const char *state, *label, *after, *repo; int64_t limit; };
+/* NULL: whatever it is. `q` is words of the prompt; `labels` are "KEY=VALUE" or "KEY", all must be there. */
+struct task_filter { const char *state, *q, *name, *repo, *after; const char *const *labels; size_t label_count; int64_t limit; };
 MUST_USE enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e);
 MUST_USE enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e);
 MUST_USE enum err_code core_cancel(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 MUST_USE enum err_code core_retry(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
-/* {text, queue?}: begins the next turn of an ended or waiting task; queued for one at work. */
+/* {text, queue?, id?}: begins the next turn of an ended or waiting task; steers one at work when its agent can, else it is queued when asked.
+ * The same id with the same text again: nothing new. *ret_task has `message` {n, how: turn|steering|queued}. */
 MUST_USE enum err_code core_message(struct core *c, const char *who, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e);
-MUST_USE enum err_code core_gates(struct core *c, const char *state, struct js **ret_list, struct error *e); /* state NULL: all */
+/* Asks a running turn to end; the task then is CANCELED (interrupted), its workspace kept, and goes on with a message. */
+MUST_USE enum err_code core_interrupt(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
+struct gate_filter { const char *state, *task, *after; int64_t limit; }; /* NULL: any */
+MUST_USE enum err_code core_gates(struct core *c, const struct gate_filter *f, struct js **ret_list, struct error *e);
+MUST_USE enum err_code core_gate(struct core *c, const char *id, struct js **ret, struct error *e);
+/* {decision, scope, answer, note}. The same again is ERR_OK with the first outcome; ERR_CONFLICT says who settled it when; ERR_UNPROCESSABLE where it does not fit. */
 MUST_USE enum err_code core_decide(struct core *c, const char *who, const char *gate, const struct js *body, struct js **ret_gate, struct error *e);
+/* {name, labels, priority}: what is given changes; a label that is null goes. */
+MUST_USE enum err_code core_patch(struct core *c, const char *who, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e);
 MUST_USE enum err_code core_delete(struct core *c, const char *who, const char *ref, const char *repo, struct error *e);
 MUST_USE enum err_code core_runs(struct core *c, const char *ref, const char *repo, struct js **ret_list, struct error *e);
 MUST_USE enum err_code core_run(struct core *c, const char *run_id, struct js **ret, struct error *e);
+/* The agent's plan as it is: {data: [{id, text, status, worker}], updated_at}. */
+MUST_USE enum err_code core_todos(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e);
 char *core_task_dir(struct core *c, const char *task_id); /* the caller frees */
 
-/* A page of event lines with seq > after; fn per line. *ret_head is the task's last seq, *ret_terminal whether it has ended. */
+/* A page of event lines with seq > after; fn per line. *ret_head is the task's last seq, *ret_over whether it has ended.  A page may end before
+ * `limit` lines, at its limit of bytes: the last seq against *ret_head tells whether there is more. */
+MUST_USE enum err_code core_events_within(struct core *c, const char *task_id, int64_t after, int64_t limit, size_t bytes_max,
+	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e);
 MUST_USE enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e);
 

@@ -1,11 +1,13 @@
 /* Reading the log: pages of event lines from the database. */
 #include "base/cleanup.h"
+#include "core/feed.h"
 #include "core/inside.h"
 #include <string.h>
 
 struct page {
 	const char *task;
 	int64_t after, limit;
+	size_t bytes_max;
 	void (*fn)(void *ctx, int64_t seq, const char *line);
 	void *ctx;
 	int64_t head;
@@ -16,6 +18,7 @@ static enum err_code page_op(struct db_conn *c, void *arg, struct error *e)
 {
 	struct page *p = arg;
 	struct db_stmt *s;
+	size_t bytes = 0;
 	bool row = false;
 	enum err_code rc = db_prepare(c, "SELECT last_seq, phase FROM tasks WHERE id=?1", &s, e);
 	if (rc)
@@ -38,22 +41,31 @@ static enum err_code page_op(struct db_conn *c, void *arg, struct error *e)
 	db_bind_text(s, 1, p->task);
 	db_bind_int(s, 2, p->after);
 	db_bind_int(s, 3, p->limit);
-	while (!(rc = db_step(s, &row, e)) && row)
-		p->fn(p->ctx, db_int(s, 0), db_text(s, 1));
+	while (bytes <= p->bytes_max && !(rc = db_step(s, &row, e)) && row) {
+		const char *line = db_text(s, 1);
+		bytes += strlen(line);
+		p->fn(p->ctx, db_int(s, 0), line);
+	}
 	db_done(s);
 	return rc;
 }
 
-enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
+enum err_code core_events_within(struct core *c, const char *task_id, int64_t after, int64_t limit, size_t bytes_max,
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e)
 {
-	struct page p = { .task = task_id, .after = after, .limit = limit < EVENTS_PAGE_MAX ? limit : EVENTS_PAGE_MAX, .fn = fn, .ctx = ctx };
+	struct page p = { .task = task_id, .after = after, .limit = limit < EVENTS_PAGE_MAX ? limit : EVENTS_PAGE_MAX, .bytes_max = bytes_max, .fn = fn, .ctx = ctx };
 	enum err_code rc = db_read(c->db, page_op, &p, e);
 	if (!rc) {
 		*ret_head = p.head;
 		*ret_over = p.over;
 	}
 	return rc;
+}
+
+enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
+	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e)
+{
+	return core_events_within(c, task_id, after, limit, EVENTS_PAGE_BYTES, fn, ctx, ret_head, ret_over, e);
 }
 
 /* The type stands before the data, so the first member of that name is the event's own. */
@@ -134,6 +146,7 @@ void core_publish(struct core *c, const struct outbox *out)
 {
 	for (size_t i = 0; i < out->count; i++) {
 		hub_publish(c->hub, out->lines[i].task, out->lines[i].seq, out->lines[i].line);
+		feed_publish(c, out->lines[i].n, out->lines[i].task, out->lines[i].line);
 		if (i + 1 == out->count || strcmp(out->lines[i].task, out->lines[i + 1].task) != 0)
 			taskdir_dirty(c, out->lines[i].task);
 	}

@@ -51,6 +51,8 @@ static enum err_code insert_row(struct db_conn *c, const struct task_row *row, s
 	task_birth_make(&birth, row, created_data(row));
 	enum err_code rc = task_insert(c, &birth, e);
 	if (!rc)
+		outbox_add_birth(out, &birth);
+	if (!rc)
 		rc = db_exec(c, e, "UPDATE tasks SET started_at=created_at, beat_at=?2 WHERE id=?1", "si", row->id, clock_wall_ms());
 	if (!rc)
 		rc = event_add(c, row->id, "run.phase", WORKER, 0, row->created_by, row->created_at, phase_data(PHASE_QUEUED, row->phase), out, e);

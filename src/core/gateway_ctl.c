@@ -72,16 +72,24 @@ static enum err_code load_key(struct core *c, struct error *e)
 	return file_replace(path, c->token_key, TOKEN_KEY_SIZE, 0600, FILE_SYNC, e);
 }
 
-/* The built-in provider when nothing is configured: OpenAI with the key of the usual variable. */
+/* The built-in providers when nothing is configured, with the keys of the usual variables. */
 static struct js *providers(struct core *c)
 {
 	const struct js *given = conf_providers(c->config);
 	if (js_len(given))
 		return js_copy(given);
-	struct js *all = js_object(), *openai = js_object();
-	js_set_str(openai, "base_url", "https://api.openai.com/v1");
-	js_set_str(openai, "key_env", "OPENAI_API_KEY");
-	js_set(all, "openai", openai);
+	static const struct { const char *name, *base_url, *key_env, *wire; } built_in[] = {
+		{ "openai", "https://api.openai.com/v1", "OPENAI_API_KEY", "responses" },
+		{ "anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "messages" },
+	};
+	struct js *all = js_object();
+	for (size_t i = 0; i < ARRAY_SIZE(built_in); i++) {
+		struct js *one = js_object();
+		js_set_str(one, "base_url", built_in[i].base_url);
+		js_set_str(one, "key_env", built_in[i].key_env);
+		js_set_str(one, "wire", built_in[i].wire);
+		js_set(all, built_in[i].name, one);
+	}
 	return all;
 }
 
@@ -108,7 +116,7 @@ static struct js *providers_with_keys(struct core *c)
 		AUTO_FREE char *key = NULL;
 		const char *offered = offered_key(c->gateway, it.key);
 		js_set_str(p, "base_url", js_str(it.value, "base_url"));
-		js_set_str(p, "wire", js_str_or(it.value, "wire", "responses"));
+		js_set_str(p, "wire", js_str(it.value, "wire"));
 		if (offered)
 			js_set_str(p, "key", offered);
 		else if (conf_provider_key(it.value, it.key, &key, NULL) == ERR_OK)
@@ -335,6 +343,15 @@ enum err_code gateway_ctl_set_key(struct core *c, const char *provider, const ch
 	}
 	pthread_mutex_unlock(&g->lock);
 	return rc;
+}
+
+void gateway_ctl_reload(struct core *c)
+{
+	struct error e = ERROR_INIT;
+	pthread_mutex_lock(&c->gateway->lock);
+	if (ensure(c, &e))
+		log_error("%s", e.text);
+	pthread_mutex_unlock(&c->gateway->lock);
 }
 
 bool gateway_ctl_has_key(struct core *c, const char *provider)

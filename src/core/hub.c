@@ -1,6 +1,10 @@
-/* Event streams' tails in memory: a ring per watched task and the list of those who watch. */
+/* Event streams' tails in memory: a ring per watched task and the list of those who watch.
+ *
+ * Three kinds of locks, taken in this order: a topic's `subs_lock` (who is woken), the hub's `lock` (which topics there are), a topic's
+ * `ring_lock` (its lines).  A crowd is woken under its own lock only: meanwhile others publish and read. */
 #include "core/hub.h"
 #include "core/core.h"
+#include "core/ring.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -12,23 +16,17 @@
 
 #define HUB_BUCKETS 1024
 
-struct ring_line {
-	char *text;
-	int64_t seq;
-	char *frame; /* for SSE; made when the first one asks */
-	size_t frame_len;
-	bool last, again; /* the task's end; its new beginning */
-};
-
 struct topic {
 	struct topic *next;
 	char *task;
+	pthread_mutex_t subs_lock; /* guards the list and wakes; who holds it alone keeps the topic by `users` */
 	struct hub_sub *subs;
-	size_t sub_count;
-	bool due; /* its crowd is to be woken */
-	struct ring_line ring[HUB_RING]; /* holds head-count+1 .. head */
-	int64_t head;			 /* 0: nothing yet */
-	int count;
+	/* with the hub's lock: */
+	size_t users;	/* subscribers, and the waker while it is here */
+	size_t readers; /* of them those who want lines */
+	bool due;	/* its crowd is to be woken */
+	pthread_mutex_t ring_lock; /* guards the rest */
+	struct ring ring;
 	char *live[HUB_LIVE_RING];
 	uint64_t live_head; /* number of live lines ever */
 };
@@ -39,14 +37,17 @@ struct hub_sub {
 	struct hub_sub *prev, *next;
 	void (*wake)(void *arg);
 	void *arg;
+	bool reads;
 	uint64_t live_seen;
 };
 
 struct hub {
-	pthread_mutex_t lock; /* guards everything below */
+	pthread_mutex_t lock; /* guards what has no other lock */
 	struct topic *buckets[HUB_BUCKETS];
 	uint64_t subscribers;
 	atomic_uint everything; /* subscribers of HUB_ALL; read without the lock, too */
+	atomic_int_fast64_t all_head; /* the greatest number published to HUB_ALL, read by anybody or not */
+	atomic_int_fast64_t bytes; /* of lines in rings */
 	pthread_cond_t crowd_due;
 	pthread_t waker; /* started with the first crowd */
 	bool has_waker, any_due, stop;
@@ -68,18 +69,33 @@ static struct topic *topic_find(struct hub *h, const char *task)
 	return NULL;
 }
 
-static void topic_free(struct hub *h, struct topic *t)
+static struct topic *topic_new(struct hub *h, const char *task)
 {
+	struct topic *t = NEW(struct topic);
+	t->task = mem_strdup(task);
+	t->ring.all = str_eq(task, HUB_ALL);
+	pthread_mutex_init(&t->subs_lock, NULL);
+	pthread_mutex_init(&t->ring_lock, NULL);
+	t->next = h->buckets[bucket_of(task)];
+	h->buckets[bucket_of(task)] = t;
+	return t;
+}
+
+/* With the hub's lock. */
+static void topic_leave(struct hub *h, struct topic *t)
+{
+	if (--t->users)
+		return;
 	struct topic **at = &h->buckets[bucket_of(t->task)];
 	while (*at != t)
 		at = &(*at)->next;
 	*at = t->next;
-	for (int i = 0; i < HUB_RING; i++) {
-		free(t->ring[i].text);
-		free(t->ring[i].frame);
-	}
+	atomic_fetch_sub(&h->bytes, (int_fast64_t)t->ring.bytes);
+	ring_release(&t->ring);
 	for (int i = 0; i < HUB_LIVE_RING; i++)
 		free(t->live[i]);
+	pthread_mutex_destroy(&t->subs_lock);
+	pthread_mutex_destroy(&t->ring_lock);
 	free(t->task);
 	free(t);
 }
@@ -103,38 +119,60 @@ void hub_free(struct hub *h)
 	if (h->has_waker)
 		pthread_join(h->waker, NULL);
 	for (unsigned i = 0; i < HUB_BUCKETS; i++)
-		while (h->buckets[i])
-			topic_free(h, h->buckets[i]);
+		while (h->buckets[i]) {
+			h->buckets[i]->users = 1;
+			topic_leave(h, h->buckets[i]);
+		}
 	pthread_cond_destroy(&h->crowd_due);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
 }
 
-struct hub_sub *hub_subscribe(struct hub *h, const char *task, void (*wake)(void *arg), void *arg)
+/* The first who reads: what the ring had before, if anything, has holes since. */
+static void reader_begin(struct hub *h, struct topic *t)
+{
+	pthread_mutex_lock(&t->ring_lock);
+	if (!t->readers++) {
+		atomic_fetch_sub(&h->bytes, (int_fast64_t)t->ring.bytes);
+		ring_release(&t->ring);
+		t->ring.head = t->ring.all ? atomic_load(&h->all_head) : 0;
+	}
+	pthread_mutex_unlock(&t->ring_lock);
+}
+
+static struct hub_sub *subscribe(struct hub *h, const char *task, bool reads, void (*wake)(void *arg), void *arg)
 {
 	struct hub_sub *s = NEW(struct hub_sub);
-	s->hub = h;
-	s->wake = wake;
-	s->arg = arg;
+	*s = (struct hub_sub){ .hub = h, .wake = wake, .arg = arg, .reads = reads };
 	pthread_mutex_lock(&h->lock);
 	struct topic *t = topic_find(h, task);
-	if (!t) {
-		t = NEW(struct topic);
-		t->task = mem_strdup(task);
-		t->next = h->buckets[bucket_of(task)];
-		h->buckets[bucket_of(task)] = t;
-	}
+	if (!t)
+		t = topic_new(h, task);
 	s->topic = t;
+	t->users++;
+	if (reads)
+		reader_begin(h, t);
 	s->live_seen = t->live_head;
+	h->subscribers++;
+	atomic_fetch_add(&h->everything, t->ring.all);
+	pthread_mutex_unlock(&h->lock);
+	pthread_mutex_lock(&t->subs_lock);
 	s->next = t->subs;
 	if (s->next)
 		s->next->prev = s;
 	t->subs = s;
-	t->sub_count++;
-	h->subscribers++;
-	atomic_fetch_add(&h->everything, str_eq(task, HUB_ALL));
-	pthread_mutex_unlock(&h->lock);
+	pthread_mutex_unlock(&t->subs_lock);
 	return s;
+}
+
+struct hub_sub *hub_subscribe(struct hub *h, const char *task, void (*wake)(void *arg), void *arg)
+{
+	return subscribe(h, task, true, wake, arg);
+}
+
+struct hub_sub *hub_watch(struct hub *h, const char *task, void (*wake)(void *arg), void *arg)
+{
+	return subscribe(h, task, false, wake, arg);
 }
 
 void hub_unsubscribe(struct hub_sub *s)
@@ -142,37 +180,56 @@ void hub_unsubscribe(struct hub_sub *s)
 	if (!s)
 		return;
 	struct hub *h = s->hub;
-	pthread_mutex_lock(&h->lock);
+	struct topic *t = s->topic;
+	pthread_mutex_lock(&t->subs_lock);
 	if (s->prev)
 		s->prev->next = s->next;
 	else
-		s->topic->subs = s->next;
+		t->subs = s->next;
 	if (s->next)
 		s->next->prev = s->prev;
-	atomic_fetch_sub(&h->everything, str_eq(s->topic->task, HUB_ALL));
-	s->topic->sub_count--;
-	if (!s->topic->subs)
-		topic_free(h, s->topic);
+	pthread_mutex_unlock(&t->subs_lock);
+	pthread_mutex_lock(&h->lock);
+	atomic_fetch_sub(&h->everything, t->ring.all);
+	t->readers -= s->reads;
 	h->subscribers--;
+	topic_leave(h, t);
 	pthread_mutex_unlock(&h->lock);
 	free(s);
 }
 
+/* --- waking */
+
 static void wake_all(struct topic *t)
 {
+	pthread_mutex_lock(&t->subs_lock);
 	for (struct hub_sub *s = t->subs; s; s = s->next)
 		s->wake(s->arg);
+	pthread_mutex_unlock(&t->subs_lock);
 }
 
+/* With the hub's lock. */
+static struct topic *topic_due(struct hub *h)
+{
+	for (unsigned i = 0; i < HUB_BUCKETS; i++)
+		for (struct topic *t = h->buckets[i]; t; t = t->next)
+			if (t->due)
+				return t;
+	return NULL;
+}
+
+/* With the hub's lock, which is let go while they are woken. */
 static void wake_crowds(struct hub *h)
 {
 	h->any_due = false;
-	for (unsigned i = 0; i < HUB_BUCKETS; i++)
-		for (struct topic *t = h->buckets[i]; t; t = t->next)
-			if (t->due) {
-				t->due = false;
-				wake_all(t);
-			}
+	for (struct topic *t; (t = topic_due(h));) {
+		t->due = false;
+		t->users++;
+		pthread_mutex_unlock(&h->lock);
+		wake_all(t);
+		pthread_mutex_lock(&h->lock);
+		topic_leave(h, t);
+	}
 }
 
 static void *waker_main(void *arg)
@@ -194,93 +251,106 @@ static void *waker_main(void *arg)
 	return NULL;
 }
 
-/* A few readers are woken at once; a thousand would keep whoever publishes, and each line would cost a thousand calls. */
-static void wake_readers(struct topic *t)
+/* With the hub's lock.  A few readers are woken at once (by the caller, when it has let the lock go: NULL is nobody); a thousand would keep whoever
+ * publishes, and each line would cost a thousand calls. */
+static struct topic *wake_readers(struct hub *h, struct topic *t)
 {
-	struct hub *h = t->subs->hub; /* a topic without subscribers is gone */
-	if (t->sub_count > HUB_CROWD && !h->has_waker)
+	if (t->users > HUB_CROWD && !h->has_waker)
 		h->has_waker = pthread_create(&h->waker, NULL, waker_main, h) == 0;
-	if (t->sub_count <= HUB_CROWD || !h->has_waker) {
-		wake_all(t);
-		return;
+	if (t->users <= HUB_CROWD || !h->has_waker) {
+		t->users++;
+		return t;
 	}
 	t->due = true;
 	if (!h->any_due) {
 		h->any_due = true;
 		pthread_cond_signal(&h->crowd_due);
 	}
+	return NULL;
 }
 
-/* Two commits of one task may be published out of order; a line that does not continue the ring starts it anew, and readers
- * fetch what is missing from the database. */
-static void ring_put(struct topic *t, int64_t seq, const char *line)
+/* Gives back the topic that wake_readers gave. */
+static void wake_now(struct hub *h, struct topic *t)
 {
-	if (seq <= t->head)
+	if (!t)
 		return;
-	if (seq != t->head + 1)
-		t->count = 0;
-	struct ring_line *slot = &t->ring[seq % HUB_RING];
-	free(slot->text);
-	free(TAKE_PTR(slot->frame));
-	slot->text = mem_strdup(line);
-	slot->last = core_line_is(line, "task.done\"");
-	slot->again = core_line_begins_again(line);
-	slot->seq = seq;
-	t->head = seq;
-	if (t->count < HUB_RING)
-		t->count++;
+	wake_all(t);
+	pthread_mutex_lock(&h->lock);
+	topic_leave(h, t);
+	pthread_mutex_unlock(&h->lock);
 }
 
-/* With the lock held: the lines of all tasks in the order in which they were published, numbered by the ring itself. */
-static void all_put(struct hub *h, const char *line)
+/* --- publishing */
+
+static void line_put(struct hub *h, struct topic *t, int64_t seq, const char *tag, const char *line)
 {
-	struct topic *t = atomic_load(&h->everything) ? topic_find(h, HUB_ALL) : NULL;
+	int64_t left = HUB_BYTES_MAX - atomic_load(&h->bytes);
+	pthread_mutex_lock(&t->ring_lock);
+	if (t->readers)
+		atomic_fetch_add(&h->bytes, ring_put(&t->ring, seq, tag, line, left > 0 ? t->ring.bytes + (size_t)left : 0));
+	pthread_mutex_unlock(&t->ring_lock);
+}
+
+static void publish(struct hub *h, const char *task, int64_t seq, const char *tag, const char *line)
+{
+	pthread_mutex_lock(&h->lock);
+	struct topic *t = topic_find(h, task);
 	if (t) {
-		ring_put(t, t->head + 1, line);
-		wake_readers(t);
+		line_put(h, t, seq, tag, line);
+		t = wake_readers(h, t);
 	}
+	pthread_mutex_unlock(&h->lock);
+	wake_now(h, t);
 }
 
 void hub_publish(struct hub *h, const char *task, int64_t seq, const char *line)
 {
-	pthread_mutex_lock(&h->lock);
-	struct topic *t = topic_find(h, task);
-	if (t) {
-		ring_put(t, seq, line);
-		wake_readers(t);
-	}
-	all_put(h, line);
-	pthread_mutex_unlock(&h->lock);
+	publish(h, task, seq, "", line);
 }
 
-void hub_announce(struct hub *h, const char *line)
+void hub_seed_all(struct hub *h, int64_t n)
 {
-	if (!atomic_load(&h->everything))
-		return;
-	pthread_mutex_lock(&h->lock);
-	all_put(h, line);
-	pthread_mutex_unlock(&h->lock);
+	int_fast64_t now = atomic_load(&h->all_head);
+	while (now < n && !atomic_compare_exchange_weak(&h->all_head, &now, n))
+		;
+}
+
+void hub_publish_all(struct hub *h, int64_t n, const char *tag, const char *line)
+{
+	hub_seed_all(h, n);
+	if (atomic_load(&h->everything))
+		publish(h, HUB_ALL, n, tag, line);
 }
 
 static void live_put(struct topic *t, const char *line)
 {
+	pthread_mutex_lock(&t->ring_lock);
 	char **slot = &t->live[t->live_head % HUB_LIVE_RING];
 	free(*slot);
 	*slot = mem_strdup(line);
 	t->live_head++;
-	wake_readers(t);
+	pthread_mutex_unlock(&t->ring_lock);
+}
+
+static void publish_live(struct hub *h, const char *task, const char *line)
+{
+	pthread_mutex_lock(&h->lock);
+	struct topic *t = topic_find(h, task);
+	if (t && t->readers) {
+		live_put(t, line);
+		t = wake_readers(h, t);
+	} else {
+		t = NULL;
+	}
+	pthread_mutex_unlock(&h->lock);
+	wake_now(h, t);
 }
 
 void hub_publish_live(struct hub *h, const char *task, const char *line)
 {
-	pthread_mutex_lock(&h->lock);
-	struct topic *t = topic_find(h, task);
-	struct topic *all = atomic_load(&h->everything) ? topic_find(h, HUB_ALL) : NULL;
-	if (t)
-		live_put(t, line);
-	if (all)
-		live_put(all, line);
-	pthread_mutex_unlock(&h->lock);
+	publish_live(h, task, line);
+	if (atomic_load(&h->everything))
+		publish_live(h, HUB_ALL, line);
 }
 
 void hub_touch(struct hub *h, const char *task)
@@ -288,73 +358,82 @@ void hub_touch(struct hub *h, const char *task)
 	pthread_mutex_lock(&h->lock);
 	struct topic *t = topic_find(h, task);
 	if (t)
-		wake_readers(t);
+		t = wake_readers(h, t);
 	pthread_mutex_unlock(&h->lock);
+	wake_now(h, t);
 }
 
+static struct topic *topic_of_turn(struct hub *h, unsigned bucket, size_t turn)
+{
+	struct topic *t = h->buckets[bucket];
+	while (t && turn--)
+		t = t->next;
+	return t;
+}
+
+/* One by one, since the lock is let go between: one that is missed has just come or gone, and the next tick is near. */
 void hub_tick(struct hub *h)
 {
-	pthread_mutex_lock(&h->lock);
 	for (unsigned i = 0; i < HUB_BUCKETS; i++)
-		for (struct topic *t = h->buckets[i]; t; t = t->next)
-			wake_all(t);
-	pthread_mutex_unlock(&h->lock);
+		for (size_t turn = 0;; turn++) {
+			pthread_mutex_lock(&h->lock);
+			struct topic *t = topic_of_turn(h, i, turn), *now = NULL;
+			if (t) {
+				pthread_mutex_lock(&t->ring_lock);
+				if (t->ring.cap)
+					atomic_fetch_add(&h->bytes, ring_settle(&t->ring));
+				pthread_mutex_unlock(&t->ring_lock);
+				now = wake_readers(h, t);
+			}
+			pthread_mutex_unlock(&h->lock);
+			wake_now(h, now);
+			if (!t)
+				break;
+		}
 }
+
+/* --- reading */
 
 int64_t hub_read(struct hub_sub *s, int64_t after, int max, void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, bool *ret_gap)
 {
 	struct topic *t = s->topic;
-	pthread_mutex_lock(&s->hub->lock);
-	*ret_gap = t->head > after && after < t->head - t->count;
-	for (int64_t seq = after + 1; !*ret_gap && seq <= t->head && max > 0; seq++, max--) {
-		fn(ctx, seq, t->ring[seq % HUB_RING].text);
-		after = seq;
-	}
-	pthread_mutex_unlock(&s->hub->lock);
+	pthread_mutex_lock(&t->ring_lock);
+	*ret_gap = ring_has_gap(&t->ring, after);
+	if (!*ret_gap)
+		after = ring_read(&t->ring, after, max, fn, ctx);
+	pthread_mutex_unlock(&t->ring_lock);
 	return after;
 }
 
-static void frame_make(struct ring_line *slot)
-{
-	struct strbuf text = STRBUF_INIT;
-	strbuf_addf(&text, "id: %lld\ndata: %s\n\n", (long long)slot->seq, slot->text);
-	slot->frame_len = text.len;
-	slot->frame = strbuf_detach(&text);
-}
-
-int64_t hub_read_frames(struct hub_sub *s, int64_t after, int max, struct strbuf *out, bool *ret_last, bool *ret_gap)
+int64_t hub_copy(struct hub_sub *s, int64_t after, const struct hub_out *out, size_t *ret_bytes, bool *ret_last, bool *ret_gap)
 {
 	struct topic *t = s->topic;
-	pthread_mutex_lock(&s->hub->lock);
-	*ret_gap = t->head > after && after < t->head - t->count;
-	for (int64_t seq = after + 1; !*ret_gap && seq <= t->head && max > 0; seq++, max--) {
-		struct ring_line *slot = &t->ring[seq % HUB_RING];
-		if (!slot->frame)
-			frame_make(slot);
-		strbuf_add(out, slot->frame, slot->frame_len);
-		*ret_last = (*ret_last && !slot->again) || slot->last;
-		after = seq;
-	}
-	pthread_mutex_unlock(&s->hub->lock);
+	*ret_bytes = 0;
+	pthread_mutex_lock(&t->ring_lock);
+	*ret_gap = ring_has_gap(&t->ring, after);
+	if (!*ret_gap)
+		after = ring_copy(&t->ring, after, out, ret_bytes, ret_last);
+	pthread_mutex_unlock(&t->ring_lock);
 	return after;
 }
 
 void hub_read_live(struct hub_sub *s, void (*fn)(void *ctx, const char *line), void *ctx)
 {
 	struct topic *t = s->topic;
-	pthread_mutex_lock(&s->hub->lock);
+	pthread_mutex_lock(&t->ring_lock);
 	if (t->live_head > s->live_seen + HUB_LIVE_RING)
 		s->live_seen = t->live_head - HUB_LIVE_RING;
 	for (; s->live_seen < t->live_head; s->live_seen++)
 		fn(ctx, t->live[s->live_seen % HUB_LIVE_RING]);
-	pthread_mutex_unlock(&s->hub->lock);
+	pthread_mutex_unlock(&t->ring_lock);
 }
 
 int64_t hub_head(struct hub_sub *s)
 {
-	pthread_mutex_lock(&s->hub->lock);
-	int64_t head = s->topic->head;
-	pthread_mutex_unlock(&s->hub->lock);
+	struct topic *t = s->topic;
+	pthread_mutex_lock(&t->ring_lock);
+	int64_t head = t->ring.head;
+	pthread_mutex_unlock(&t->ring_lock);
 	return head;
 }
 

@@ -40,7 +40,7 @@ static int64_t newest_run(const char *task_dir)
 /* The spec that a submit would have stored: the run's, without what belongs to the run. */
 static struct js *task_spec(const struct js *run_spec)
 {
-	static const char *const members[] = { "prompt", "agent_name", "model", "agent", "environment_name", "environment", "limits", "retry", "source", NULL };
+	static const char *const members[] = { "prompt", "agent_name", "model", "agent", "environment_name", "environment", "limits", "retry", "source", "approvals", "require", NULL };
 	struct js *spec = js_object();
 	for (const char *const *m = members; *m; m++)
 		if (js_get(run_spec, *m))
@@ -75,7 +75,8 @@ static enum err_code import_line(struct db_conn *conn, struct import *i, const s
 		i->task.reason = mem_strdup(js_str(data, "reason"));
 		i->task.error = mem_strdup(js_str(data, "error"));
 	}
-	return db_exec(conn, e, "INSERT INTO events(task,seq,at,type,line) VALUES(?1,?2,?3,?4,?5)", "siiss", i->id, i->task.last_seq, at, type, line);
+	int64_t n = 0;
+	return event_put(conn, i->id, i->task.last_seq, at, type, line, &n, e);
 }
 
 /* Whole lines in order; the first that is torn or out of order ends it. */

@@ -5,9 +5,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/gate.h"
 #include "core/inside.h"
 #include "core/retry.h"
 #include "core/talk.h"
+#include "core/todos.h"
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -77,6 +79,24 @@ static enum err_code retry_event(struct db_conn *c, const struct run_row *r, con
 }
 
 /* Ends a run, and with it the task, unless its agent is blocked (then it waits) or its policy gives it another attempt. */
+/* An agent or a runner that died did not take its questions back: they stay open, and what was decided is delivered by the next attempt. */
+static enum err_code keep_gates(struct db_conn *c, const struct run_row *r, const struct task_row *t, const struct move *m, enum phase *task_to, int64_t *pause_ms,
+	struct error *e)
+{
+	int64_t blocked = 0, undelivered = 0;
+	bool died = m->to == PHASE_LOST || (m->to == PHASE_FAILED && (retry_class_of(m->reason) == RETRY_HOUSE || str_eq(m->reason, "agent_exited")));
+	if (!died || t->cancel_asked)
+		return ERR_OK;
+	enum err_code rc = gate_count(c, r->id, &blocked, &undelivered, e);
+	if (!rc && blocked) {
+		*task_to = PHASE_WAITING_HUMAN;
+		*pause_ms = -1;
+	} else if (!rc && undelivered && *pause_ms < 0 && t->house_failures + t->agent_failures < GATE_RESUMES_MAX) {
+		*pause_ms = 0;
+	}
+	return rc;
+}
+
 static enum err_code end_run(struct db_conn *c, const struct run_row *r, struct move *m, bool blocked, struct outbox *out, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
@@ -85,34 +105,69 @@ static enum err_code end_run(struct db_conn *c, const struct run_row *r, struct 
 	enum err_code rc = task_load(c, r->task, &t, e);
 	if (!rc)
 		rc = next_attempt(c, &t, m, &pause_ms, e);
+	if (!rc)
+		rc = keep_gates(c, r, &t, m, &task_to, &pause_ms, e);
 	if (!rc && pause_ms >= 0) {
 		task_to = PHASE_QUEUED;
 		m->pause_ms = pause_ms;
 	}
 	if (!rc)
 		rc = run_move(c, r->id, m, task_to, out, e);
-	if (!rc && pause_ms < 0 && m->to != PHASE_CANCELED)
+	if (!rc && pause_ms < 0 && m->to != PHASE_CANCELED && (blocked || task_to != PHASE_WAITING_HUMAN))
 		return talk_next_turn(c, r->task, out, e);
 	return rc || pause_ms < 0 ? rc : retry_event(c, r, m, pause_ms, out, e);
 }
 
+/* The agent asks with its last words: its questions are one gate, each with an answer of its own. */
 static enum err_code open_gate(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *result, int64_t at, struct error *e)
 {
 	char id[ID_SIZE];
+	const struct js *said = js_get(result, "questions");
+	AUTO_JS struct js *data = js_object();
+	struct js *questions = js_array(), *choices = js_array();
 	clock_new_id(id);
-	struct js *data = js_object();
+	for (size_t i = 0; i < js_len(said) || i == 0; i++) {
+		struct js *q = js_object();
+		AUTO_FREE char *name = mem_printf("q%zu", i + 1);
+		const char *text = js_text(js_at(said, i));
+		js_set_str(q, "id", name);
+		js_set_str(q, "text", text ? text : js_str_or(result, "summary", "The agent asks for help"));
+		js_set_bool(q, "free_text", true);
+		js_push(questions, q);
+	}
+	js_push_str(choices, "answer");
+	js_push_str(choices, "reject");
 	js_set_str(data, "gate", id);
 	js_set_str(data, "kind", "question");
-	js_set(data, "questions", js_get(result, "questions") ? js_ref(js_get(result, "questions")) : js_array());
+	js_set_str(data, "title", js_str(js_at(questions, 0), "text"));
+	js_set(data, "questions", questions);
+	js_set(data, "choices", choices);
 	js_set_str(data, "text", js_str(result, "summary"));
-	AUTO_FREE char *text = js_dump(data);
-	enum err_code rc = db_exec(c, e, "INSERT INTO gates(id,task,run,kind,state,data,created_at) VALUES(?1,?2,?3,'question','blocked',?4,?5)", "ssssi",
-		id, r->task, r->id, text, at);
-	if (rc) {
-		js_free(data);
-		return rc;
+	return gate_open(c, r, data, at, &b->out, e);
+}
+
+/* What runners tell of gates: opened, settled by a rule of time or by a file, delivered. */
+static enum err_code take_gate(struct db_conn *c, struct batch *b, const struct run_row *r, const char *type, const struct js *data, int64_t at, struct error *e)
+{
+	AUTO_GATE struct gate_row g = { 0 };
+	if (str_eq(type, "gate.blocked"))
+		return js_str(data, "request") ? gate_open(c, r, data, at, &b->out, e) : error_set(e, ERR_INVALID, "gate.blocked: it names no request");
+	enum err_code rc = gate_load(c, js_str_or(data, "gate", ""), &g, e);
+	if (!rc && !str_eq(g.task, r->task))
+		rc = error_set(e, ERR_INVALID, "%s: gate %s is of another task", type, g.id);
+	if (rc)
+		return rc == ERR_NOT_FOUND ? error_set(e, ERR_INVALID, "%s: no gate '%.40s'", type, js_str_or(data, "gate", "")) : rc;
+	if (str_eq(type, "gate.delivered")) {
+		rc = gate_delivered(c, g.id, at, e);
+		return rc ? rc : event_add(c, r->task, type, r->worker, r->n, "runner", at, js_ref(data), &b->out, e);
 	}
-	return event_add(c, r->task, "gate.blocked", r->worker, r->n, "runner", at, data, &b->out, e);
+	return gate_settle(c, g.id, js_get(data, "decision"), &b->out, e);
+}
+
+/* How a message to the running turn went. */
+static enum err_code take_said(struct db_conn *c, const struct run_row *r, const struct js *data, struct error *e)
+{
+	return talk_said(c, r->task, js_i64(data, "message", 0), js_str(data, "refused"), e);
 }
 
 /* What failed in an agent's words, and in the gateway's when the model was the cause. */
@@ -189,11 +244,19 @@ static enum err_code take_event(struct db_conn *c, struct batch *b, const struct
 		return take_phase(c, b, r, data, at, e);
 	if (str_eq(type, "run.result"))
 		return take_result(c, b, r, data, at, e);
-	/* The task's own moves, gates and counts are the server's to tell. */
-	if (!type[0] || str_starts(type, "task.") || str_starts(type, "gate.") || str_starts(type, "usage.") || str_eq(type, "run.ended"))
+	if (str_starts(type, "gate."))
+		return take_gate(c, b, r, type, data, at, e);
+	/* The task's own moves and counts are the server's to tell. */
+	if (!type[0] || str_starts(type, "task.") || str_starts(type, "usage.") || str_eq(type, "run.ended"))
 		return error_set(e, ERR_INVALID, "an event of type '%.40s' does not come from a runner", type);
-	const char *actor = str_eq(js_str(line, "actor"), "agent") ? "agent" : "runner";
-	enum err_code rc = str_eq(type, "workspace.fetched") ? take_fetched(c, r, data, e) : ERR_OK;
+	const char *said = js_str(line, "actor"), *actor = str_eq(said, "agent") || str_eq(said, "policy") ? said : "runner";
+	enum err_code rc = ERR_OK;
+	if (str_eq(type, "workspace.fetched"))
+		rc = take_fetched(c, r, data, e);
+	else if (str_eq(type, "message.steered") || str_eq(type, "message.refused"))
+		rc = take_said(c, r, data, e);
+	else if (str_starts(type, "todo."))
+		rc = todos_take(c, r->task, r->worker, type, data, at, e);
 	if (rc)
 		return rc;
 	return event_add(c, r->task, type, r->worker, r->n, actor, at, data ? js_ref(data) : NULL, &b->out, e);
@@ -361,6 +424,9 @@ enum err_code core_commands(struct core *c, const char *run_id, const char *toke
 {
 	struct command_list l = { .run_id = run_id, .token = token, .after = after };
 	enum err_code rc = db_read(c->db, commands_op, &l, e);
+	for (size_t i = 0; !rc && i < js_len(l.out); i++) /* the runner gets people's secret answers open, over its own socket */
+		if (js_get(js_get(js_at(l.out, i), "data"), "decision"))
+			rc = gate_unseal(c, js_get(js_get(js_at(l.out, i), "data"), "decision"), e);
 	if (rc)
 		js_free(l.out);
 	else

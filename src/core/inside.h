@@ -2,6 +2,7 @@
 #pragma once
 #include "core/conf.h"
 #include "core/core.h"
+#include "core/seal.h"
 #include "core/task_db.h"
 #include "sandbox/sandbox.h"
 #include <pthread.h>
@@ -20,10 +21,17 @@ struct gateway_ctl;
 struct shown;
 struct reconcile;
 struct externals;
+struct uploads;
+struct tokens;
+struct cache_keeper;
 
 struct core {
 	char *data, *runtime, *socket, *runner_socket, *runner_path, *init_path, *exe;
-	struct conf *config;
+	struct conf *_Atomic config; /* replaced by a reload; the old ones stay, for whoever is looking at them */
+	struct conf **old_configs;
+	size_t old_config_count;
+	pthread_mutex_t reloading; /* guards the two above */
+	char *config_option;	   /* the path we were given, or NULL */
 	struct db *db;
 	struct hub *hub;
 	struct shown *shown;
@@ -33,12 +41,17 @@ struct core {
 	gid_t gid;
 	struct sandbox_probe probe;
 	unsigned char token_key[TOKEN_KEY_SIZE]; /* signs the runs' gateway tokens */
+	unsigned char seal_key[SEAL_KEY_SIZE];	 /* seals people's secret answers */
+	unsigned gate_ticks; /* of the scheduler's thread alone */
 
 	struct reaper *reaper;
 	struct taskdirs *taskdirs;
 	struct gateway_ctl *gateway;
 	struct reconcile *reconcile;
 	struct externals *externals;
+	struct tokens *tokens;
+	struct cache_keeper *cache;
+	struct uploads *uploads;
 
 	struct js *empty_snapshot; /* of a task without code; guarded by sched_lock */
 	pthread_mutex_t sched_lock; /* guards the next five */
@@ -54,8 +67,30 @@ struct core {
 	pthread_mutex_t launching;
 
 	atomic_ullong queued_about; /* rows of the queue: counted each tick, plus what was submitted since */
+	atomic_ullong idem_about; /* kept idempotency keys: counted now and then, plus what came since */
+	int64_t idem_next;	  /* the tick's own: when to sweep them again, monotonic ms */
+	atomic_int proofs_now; /* proofs of access that are being taken */
+	atomic_ullong cache_hits, cache_misses, cache_evictions, cache_evicted_bytes;
 	atomic_ullong pulse, submitted, started, ended, lost, ingested;
 };
+
+/* tasks.c: a task as the API shows it. How many go before it is counted, which takes its time in a long queue. */
+enum { SHOW_RUN = 1, SHOW_PLACE = 2 };
+MUST_USE enum err_code core_show(struct core *c, struct db_conn *conn, const char *id, unsigned what, struct js **ret, struct error *e);
+
+/* search.c: full text over prompts. */
+MUST_USE enum err_code search_catch_up(struct core *c, struct error *e); /* every committed task can be found */
+void search_tick(struct core *c);
+MUST_USE enum err_code search_forget(struct db_conn *c, const char *task, struct error *e); /* before its row goes */
+MUST_USE enum err_code search_parse(const char *q, struct strbuf *out, struct error *e); /* what people type -> the index's language */
+
+/* idempotency.c: keys older than their time go. */
+void idem_tick(struct core *c);
+
+/* tokens.c */
+struct tokens *tokens_new(void);
+void tokens_free(struct tokens *t); /* NULL is fine */
+MUST_USE enum err_code tokens_load(struct core *c, struct error *e);
 
 /* launch.c: the task directory and the runner. */
 /* What opens the server to a run's runner: it gets the text through a pipe, the database has the hash. */
@@ -92,6 +127,9 @@ int reaper_signal_all(struct core *c, int sig); /* how many runners are watched 
 void reaper_tick(struct core *c);		       /* a runner that has been silent for too long is killed: its run is then lost */
 MUST_USE enum err_code reaper_adopt_all(struct core *c, struct error *e); /* held runs that nobody watches; at start all of them */
 
+/* gate.c */
+void gates_tick(struct core *c); /* expired gates, inboxes, decisions that were linked and not committed */
+
 /* ingest.c */
 MUST_USE enum err_code ingest_spool(struct core *c, const char *run_id, bool *ret_ended, struct error *e); /* from disk, what was not acknowledged */
 MUST_USE enum err_code ingest_lost(struct core *c, const char *run_id, const char *reason, const char *text, struct error *e);
@@ -126,6 +164,7 @@ MUST_USE enum err_code gateway_ctl_start(struct core *c, struct error *e);
 void gateway_ctl_stop(struct core *c); /* the process goes on */
 void gateway_ctl_tick(struct core *c); /* restarts it when it is gone */
 MUST_USE enum err_code gateway_ctl_set_key(struct core *c, const char *provider, const char *key, struct error *e);
+void gateway_ctl_reload(struct core *c); /* the configuration may have changed: another gateway takes over when it has */
 bool gateway_ctl_has_key(struct core *c, const char *provider);
 char *gateway_ctl_dir(struct core *c); /* the directory that sandboxes see */
 MUST_USE enum err_code gateway_ctl_token(struct core *c, const char *run_id, const struct js *spec, char **ret, struct error *e);

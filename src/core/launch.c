@@ -2,13 +2,17 @@
  * The run's lock is taken here and inherited by the runner: as long as it is held something of the run lives, and when it is free and
  * the runner never wrote its identity, it never started (and may be started again under the same number). */
 #include "agent/agent.h"
+#include "agent/decision.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "core/gate.h"
+#include "core/gatefile.h"
 #include "core/inside.h"
+#include "core/proof.h"
 #include "source/source.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -20,11 +24,13 @@
 #include <unistd.h>
 
 #define TOKEN_BYTES 32
+#define SECRET_ANSWERS_MAX ((size_t)32 << 10)
 #define GATEWAY_PORT 8787 /* inside the sandbox, where nobody else listens */
 #define SESSION_MAX ((size_t)64 << 10)
 #define LINK_TARGET_MAX 64
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
+#define RUNNER_CREDENTIAL_FD 5
 
 char *launch_run_dir(struct core *c, const char *task, const char *worker, int64_t n)
 {
@@ -73,7 +79,9 @@ enum err_code launch_open_run_dir(struct core *c, const char *task, const char *
 struct paths {
 	char *task, *worker, *run, *home, *work, *cache;
 	int worker_fd, run_fd; /* what is made in them goes through these */
+	int credential_fd;     /* what the fetch may clone with; -1: nothing */
 };
+#define PATHS_INIT { .worker_fd = -1, .run_fd = -1, .credential_fd = -1 }
 
 static void paths_release(struct paths *p)
 {
@@ -81,6 +89,8 @@ static void paths_release(struct paths *p)
 		close(p->worker_fd);
 	if (p->run_fd >= 0)
 		close(p->run_fd);
+	if (p->credential_fd >= 0)
+		close(p->credential_fd);
 	free(p->task);
 	free(p->worker);
 	free(p->run);
@@ -201,6 +211,13 @@ static void add_previous(struct js *spec, const struct run_row *before, const st
 		js_set_str(spec, "agent_session", js_str(session, "session"));
 }
 
+/* What was decided in this turn, for an attempt after one that died. */
+static void add_decided(struct js *spec, const struct js *decided)
+{
+	if (js_len(decided))
+		js_set(spec, "decided", js_ref(decided));
+}
+
 static struct js *make_spec(struct core *c, const struct task_row *t, const struct run_row *r, const struct run_row *before, const struct paths *p)
 {
 	struct js *s = js_copy(t->spec);
@@ -235,11 +252,16 @@ static struct js *make_spec(struct core *c, const struct task_row *t, const stru
 }
 
 /* What is cached need not be fetched: that saves the runner two processes, half of the time until the agent begins. */
-static void add_cached(struct js *spec, const struct paths *p)
+static void add_cached(struct core *c, struct js *spec, struct paths *p)
 {
 	struct js *result = NULL;
-	if (source_peek(js_get(spec, "source"), p->cache, &result))
-		js_set(spec, "fetched", result);
+	bool hit = source_peek(js_get(spec, "source"), p->cache, &result);
+	atomic_fetch_add(hit ? &c->cache_hits : &c->cache_misses, 1);
+	if (!hit)
+		return;
+	js_set(spec, "fetched", result);
+	if (p->credential_fd >= 0)
+		close(TAKE_FD(p->credential_fd));
 }
 
 /* It stays ours: a root runner does what it says before it gives root away, and looks whose it is. */
@@ -293,6 +315,27 @@ static enum err_code renew_token(struct core *c, const char *run_id, struct run_
 	return db_write(c->db, token_op, &u, e);
 }
 
+/* The secret ones among the decisions, open; together they must fit the pipe. */
+static struct js *secret_answers(struct core *c, const struct js *decided)
+{
+	struct js *o = js_object();
+	size_t bytes = 0;
+	for (size_t i = 0; i < js_len(decided); i++) {
+		const struct js *d = js_at(decided, i);
+		struct error e = ERROR_INIT;
+		if (!decision_is_secret(js_get(d, "data")))
+			continue;
+		AUTO_JS struct js *open = js_copy(js_get(d, "decision"));
+		AUTO_FREE char *text = js_dump(open);
+		bytes += strlen(text);
+		if (bytes > SECRET_ANSWERS_MAX || gate_unseal(c, open, &e))
+			log_warn("gate %s: its answer cannot be given to the next run%s%s", js_str_or(d, "gate", "?"), e.text[0] ? ": " : "", e.text);
+		else
+			js_set(o, js_str_or(d, "gate", "?"), js_ref(open));
+	}
+	return o;
+}
+
 /* What must not be in the spec's file goes through a pipe whose content fits its buffer. */
 static enum err_code secrets_pipe(struct core *c, const char *run_id, const struct js *spec, const char *token, int *ret_fd, struct error *e)
 {
@@ -303,6 +346,7 @@ static enum err_code secrets_pipe(struct core *c, const char *run_id, const stru
 	AUTO_JS struct js *o = js_object();
 	js_set_str(o, "token", token);
 	js_set_str(o, "gateway_token", gateway);
+	js_set(o, "answers", secret_answers(c, js_get(spec, "decided")));
 	AUTO_FREE char *text = js_dump(o);
 	int fds[2];
 	if (pipe2(fds, O_CLOEXEC) < 0)
@@ -349,6 +393,11 @@ static enum err_code spawn(struct core *c, const struct paths *p, int lock_fd, i
 	spec.fds[1].from = secrets_fd;
 	spec.fds[1].to = RUNNER_SECRETS_FD;
 	spec.fd_count = 2;
+	if (p->credential_fd >= 0) {
+		spec.fds[2].from = p->credential_fd;
+		spec.fds[2].to = RUNNER_CREDENTIAL_FD;
+		spec.fd_count = 3;
+	}
 	rc = proc_start(&spec, ret, e);
 	for (char **v = env; *v; v++)
 		free(*v);
@@ -374,6 +423,7 @@ struct pair {
 	const char *run_id;
 	struct task_row task;
 	struct run_row run, before; /* before: the worker's run before this one, if any */
+	struct js *decided;	    /* gates of this turn that were settled */
 };
 
 static enum err_code prepare(struct core *c, const struct pair *pair, struct paths *p, struct js **ret_spec, struct error *e)
@@ -383,7 +433,11 @@ static enum err_code prepare(struct core *c, const struct pair *pair, struct pat
 	if (rc)
 		return rc;
 	*ret_spec = make_spec(c, &pair->task, r, &pair->before, p);
-	add_cached(*ret_spec, p);
+	add_decided(*ret_spec, pair->decided);
+	rc = proof_equip(c, r->project, *ret_spec, &p->credential_fd, e);
+	if (rc)
+		return rc;
+	add_cached(c, *ret_spec, p);
 	rc = write_spec(p, *ret_spec, e);
 	if (rc)
 		return rc;
@@ -391,14 +445,16 @@ static enum err_code prepare(struct core *c, const struct pair *pair, struct pat
 }
 
 /* What people find in a task's directory and no runner waits for: made while the runner starts. */
-static enum err_code make_record(const struct run_row *r, const struct paths *p, struct error *e)
+static enum err_code make_record(struct core *c, const struct run_row *r, const struct paths *p, struct error *e)
 {
-	static const char *const dirs[] = { "gates", "inbox", "shared/evidence", "shared/reports", "artifacts", NULL };
+	static const char *const dirs[] = { "shared/evidence", "shared/reports", "artifacts", NULL };
 	enum err_code rc = ERR_OK;
 	for (const char *const *d = dirs; !rc && *d; d++) {
 		AUTO_FREE char *path = file_join(p->task, *d);
 		rc = file_mkdirs(path, 0711, e);
 	}
+	if (!rc)
+		rc = gatefile_dirs(p->task, c->root ? c->uid : (uid_t)-1, c->gid, e);
 	if (rc)
 		return rc;
 	AUTO_FREE char *notes = file_join(p->task, "shared/human-notes.md");
@@ -410,14 +466,15 @@ static enum err_code make_record(const struct run_row *r, const struct paths *p,
 /* Again, when the server was killed between the runner's start and this. */
 void launch_complete_record(struct core *c, const struct run_row *r)
 {
-	struct paths p = { .worker_fd = -1, .run_fd = -1, .task = core_task_dir(c, r->task) };
+	struct paths p = PATHS_INIT;
 	struct error e = ERROR_INIT;
+	p.task = core_task_dir(c, r->task);
 	p.worker = mem_printf("%s/agents/%s", p.task, r->worker);
 	AUTO_FREE char *link = file_join(p.worker, "state.json");
 	AUTO_FREE char *wanted = mem_printf("runs/%lld/state.json", (long long)r->n);
 	char target[LINK_TARGET_MAX] = "";
 	ssize_t n = readlink(link, target, sizeof(target) - 1);
-	if ((n < 0 || !str_eq(target, wanted)) && file_is_dir(p.worker) && make_record(r, &p, &e))
+	if ((n < 0 || !str_eq(target, wanted)) && file_is_dir(p.worker) && make_record(c, r, &p, &e))
 		log_warn("run %s: its directory is not complete: %s", r->id, e.text);
 	paths_release(&p);
 }
@@ -428,6 +485,8 @@ static enum err_code load_op(struct db_conn *conn, void *arg, struct error *e)
 	enum err_code rc = run_load(conn, p->run_id, &p->run, e);
 	if (!rc)
 		rc = task_load(conn, p->run.task, &p->task, e);
+	if (!rc)
+		rc = gate_decided(conn, p->run.task, p->run.turn, &p->decided, e);
 	if (rc || p->run.n < 2)
 		return rc;
 	AUTO_FREE char *before = mem_printf("%s.%s.%lld", p->run.task, p->run.worker, (long long)p->run.n - 1);
@@ -453,7 +512,7 @@ static enum err_code start(struct core *c, struct pair *pair, struct paths *p, c
 		return rc;
 	if (proc_identify(proc.pid, &u.id, NULL) == ERR_OK && db_write(c->db, pid_op, &u, e))
 		log_warn("run %s: its pid is not on record: %s", pair->run_id, e->text);
-	if (make_record(&pair->run, p, e))
+	if (make_record(c, &pair->run, p, e))
 		log_warn("run %s: its directory is not complete: %s", pair->run_id, e->text);
 	reaper_watch(c, pair->run_id, proc.pid, TAKE_FD(proc.pidfd));
 	atomic_fetch_add(&c->started, 1);
@@ -463,7 +522,7 @@ static enum err_code start(struct core *c, struct pair *pair, struct paths *p, c
 enum err_code launch_run(struct core *c, const char *run_id, const struct run_token *token, struct error *e)
 {
 	struct pair pair = { .run_id = run_id };
-	struct paths p = { .worker_fd = -1, .run_fd = -1 };
+	struct paths p = PATHS_INIT;
 	struct run_token own = { 0 };
 	enum err_code rc = token ? ERR_OK : renew_token(c, run_id, &own, e);
 	if (!rc)
@@ -475,6 +534,7 @@ enum err_code launch_run(struct core *c, const char *run_id, const struct run_to
 	task_row_release(&pair.task);
 	run_row_release(&pair.run);
 	run_row_release(&pair.before);
+	js_free(pair.decided);
 	return rc;
 }
 

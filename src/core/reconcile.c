@@ -5,7 +5,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/cache.h"
 #include "core/inside.h"
+#include "core/uploads.h"
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -373,7 +375,9 @@ static void pass(struct core *c)
 	each_entry(c, "tasks", check_task_dir); /* first: an imported task's workspace is somebody's again */
 	check_saved_bytes(c);
 	each_entry(c, "work", check_work);
+	uploads_sweep(c);
 	check_mounts(c);
+	cache_tick(c);
 	pthread_mutex_lock(&r->lock);
 	r->last_at = clock_wall_ms();
 	r->last_ms = clock_mono_ms() - begun;

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/external.h"
+#include "core/feed.h"
 #include "core/inside.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,7 +269,11 @@ static void tick_when_due(struct core *c, int64_t *next_tick)
 	external_tick(c);
 	expire_queued(c);
 	taskdir_tick(c);
+	feed_tick(c);
+	search_tick(c);
+	idem_tick(c);
 	gateway_ctl_tick(c);
+	gates_tick(c);
 }
 
 /* A long queue of short tasks must not keep the ticks waiting. */

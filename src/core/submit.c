@@ -1,12 +1,17 @@
 /* From a request to a queued task: every member is checked, names are resolved, a local directory is snapshot, one transaction. */
 #include "agent/agent.h"
+#include "agent/policy.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/proc.h"
 #include "base/str.h"
+#include "core/feed.h"
+#include "core/fetch_child.h"
 #include "core/inside.h"
+#include "core/proof.h"
 #include "core/retry.h"
+#include "core/uploads.h"
+#include "core/task_check.h"
 #include "source/source.h"
 #include <stdlib.h>
 #include <string.h>
@@ -15,50 +20,20 @@
 #define PROMPT_MAX ((size_t)1 << 20)
 #define SETUP_MAX ((size_t)1 << 20)   /* what the runner takes */
 #define VERIFY_MAX ((size_t)16 << 10) /* it stands in events and in the result */
-#define LABELS_MAX 32
-#define LABEL_TEXT_MAX 256
 #define ENV_MAX 64
-#define PRIORITY_LIMIT 1000
 #define SNAPSHOT_TIMEOUT_MS ((int64_t)600000)
 #define SNAPSHOT_QUEUE_S 30
 #define SNAPSHOT_WAITERS_MAX 16 /* each holds a thread of the API */
-#define SNAPSHOT_OUTPUT_MAX ((size_t)8 << 20)
 
 static const char *const members[] = { "name", "source", "prompt", "agent", "model", "mode", "environment", "env", "setup", "setup_network",
-	"verify", "priority", "labels", "timeout_ms", "stall_timeout_ms", "setup_timeout_ms", "limits", "retries", "retry", NULL };
-
-static enum err_code check_string_map(const struct js *map, const char *where, size_t max, struct error *e)
-{
-	if (map && js_type(map) != JS_OBJECT)
-		return error_set(e, ERR_INVALID, "%s: expected an object, got %s", where, js_type_name(js_type(map)));
-	if (js_len(map) > max)
-		return error_set(e, ERR_LIMIT, "%s: %zu entries, at most %zu are allowed", where, js_len(map), max);
-	for (struct js_iter it = js_iter(map); it.key; js_next(&it)) {
-		if (!js_text(it.value))
-			return error_set(e, ERR_INVALID, "%s.%s: expected a string, got %s", where, it.key, js_type_name(js_type(it.value)));
-		if (str_empty(it.key) || strchr(it.key, '='))
-			return error_set(e, ERR_INVALID, "%s: '%s' is not a usable name", where, it.key);
-	}
-	return ERR_OK;
-}
-
-static enum err_code check_labels(const struct js *labels, struct error *e)
-{
-	enum err_code rc = check_string_map(labels, "labels", LABELS_MAX, e);
-	for (struct js_iter it = js_iter(labels); !rc && it.key; js_next(&it))
-		if (strlen(it.key) > LABEL_TEXT_MAX || js_text_len(it.value) > LABEL_TEXT_MAX)
-			rc = error_set(e, ERR_LIMIT, "labels.%.40s: longer than %d bytes", it.key, LABEL_TEXT_MAX);
-	return rc;
-}
+	"verify", "priority", "labels", "timeout_ms", "stall_timeout_ms", "setup_timeout_ms", "limits", "retries", "retry", "approvals", "require", NULL };
 
 static enum err_code check_name_and_prompt(const struct js *body, struct error *e)
 {
 	const char *name = NULL, *prompt = NULL;
 	enum err_code rc = js_want_str(body, "", "name", &name, e);
-	if (!rc && name && !str_is_name(name))
-		rc = error_set(e, ERR_INVALID, "name '%.80s': expected a letter or digit, then up to 63 of letters, digits, '.', '_' and '-'", name);
-	if (!rc && name && clock_is_id(name))
-		rc = error_set(e, ERR_INVALID, "name '%s' looks like a generated id", name);
+	if (!rc && name)
+		rc = task_check_name(name, e);
 	if (!rc)
 		rc = js_want_str(body, "", "prompt", &prompt, e);
 	if (!rc && str_empty(prompt)) {
@@ -66,7 +41,7 @@ static enum err_code check_name_and_prompt(const struct js *body, struct error *
 		error_hint(e, "say what the agent shall do: signalbox run \"fix the failing test\"");
 	}
 	if (!rc && strlen(prompt) > PROMPT_MAX)
-		rc = error_set(e, ERR_LIMIT, "prompt: %zu bytes, at most %zu are allowed", strlen(prompt), PROMPT_MAX);
+		rc = error_set(e, ERR_TOO_LARGE, "prompt: %zu bytes, at most %zu are allowed", strlen(prompt), PROMPT_MAX);
 	return rc;
 }
 
@@ -121,7 +96,7 @@ static enum err_code check_length(const char *member, const char *text, size_t m
 {
 	if (!text || strlen(text) <= max)
 		return ERR_OK;
-	return error_set(e, ERR_LIMIT, "%s: %zu bytes, at most %zu are allowed", member, strlen(text), max);
+	return error_set(e, ERR_TOO_LARGE, "%s: %zu bytes, at most %zu are allowed", member, strlen(text), max);
 }
 
 static enum err_code resolve_environment(struct core *c, const struct js *body, struct js *spec, struct error *e)
@@ -135,7 +110,7 @@ static enum err_code resolve_environment(struct core *c, const struct js *body, 
 	if (!rc)
 		rc = js_want_str(body, "", "verify", &verify, e);
 	if (!rc)
-		rc = check_string_map(js_get(body, "env"), "env", ENV_MAX, e);
+		rc = task_check_strings(js_get(body, "env"), "env", ENV_MAX, e);
 	if (!rc)
 		rc = check_length("setup", setup, SETUP_MAX, e);
 	if (!rc)
@@ -166,6 +141,29 @@ static enum err_code resolve_environment(struct core *c, const struct js *body, 
 	js_set_str(spec, "environment_name", name);
 	js_set(spec, "environment", out);
 	return ERR_OK;
+}
+
+/* What is asked: the environment's rules, with the request's own words over them. And what the agent must be able to do. */
+static enum err_code resolve_approvals(struct core *c, const struct js *body, struct js *spec, struct error *e)
+{
+	const struct js *known = js_get(conf_environment(c->config, js_str_or(spec, "environment_name", "default")), "approvals");
+	const struct js *given = js_get(body, "approvals"), *required = js_get(body, "require");
+	AUTO_JS struct js *approvals = known ? js_copy(known) : js_object();
+	struct policy *policy = NULL;
+	if (given && js_type(given) != JS_OBJECT)
+		return error_set(e, ERR_INVALID, "approvals: expected an object, got %s", js_type_name(js_type(given)));
+	if (required && js_type(required) != JS_ARRAY)
+		return error_set(e, ERR_INVALID, "require: expected an array, got %s", js_type_name(js_type(required)));
+	js_merge(approvals, given);
+	enum err_code rc = policy_new(approvals, &policy, e);
+	policy_free(policy);
+	if (!rc && required)
+		rc = agent_check_required(js_str_or(js_get(spec, "agent"), "adapter", ""), required, e);
+	if (!rc && js_len(approvals))
+		js_set(spec, "approvals", js_ref(approvals));
+	if (!rc && js_len(required))
+		js_set(spec, "require", js_copy(required));
+	return rc;
 }
 
 static enum err_code set_time_limit(const struct js *body, const char *member, const char *limit, struct js *limits, struct error *e)
@@ -224,7 +222,7 @@ static enum err_code snapshot_enter(struct core *c, struct error *e)
 		waits = pthread_cond_timedwait(&c->snapshot_left, &c->sched_lock, &until) == 0;
 	c->snapshots_waiting--;
 	if (c->snapshots_now >= conf_limit(c->config, "snapshots"))
-		rc = error_set(e, ERR_LIMIT, "%d snapshots of local directories are being made already (limits.snapshots)", c->snapshots_now);
+		rc = error_set(e, ERR_LIMIT, "%d snapshots are being made already (limits.snapshots)", c->snapshots_now);
 	else
 		c->snapshots_now++;
 	pthread_mutex_unlock(&c->sched_lock);
@@ -241,49 +239,33 @@ static void snapshot_leave(struct core *c)
 	pthread_mutex_unlock(&c->sched_lock);
 }
 
-/* The last line of `signalbox fetch` decides. */
-static enum err_code snapshot_answer(const struct strbuf *out, int status, struct js **ret, struct error *e)
-{
-	const char *end = strbuf_str(out) + out->len;
-	while (end > strbuf_str(out) && end[-1] == '\n')
-		end--;
-	const char *line = end;
-	while (line > strbuf_str(out) && line[-1] != '\n')
-		line--;
-	AUTO_JS struct js *last = js_parse(line, (size_t)(end - line), NULL);
-	const struct js *failed = js_get(last, "error");
-	if (failed) {
-		enum err_code code = err_from_name(js_str_or(failed, "code", "failed"));
-		error_set(e, code, "%s", js_str_or(failed, "text", "the snapshot failed"));
-		if (js_str(failed, "hint"))
-			error_hint(e, "%s", js_str(failed, "hint"));
-		return code;
-	}
-	if (!js_get(last, "result"))
-		return error_set(e, ERR_FAILED, "the snapshot ended with status %d and no result", status);
-	*ret = js_ref(js_get(last, "result"));
-	return ERR_OK;
-}
-
 static enum err_code run_snapshot(struct core *c, const char *dir, struct js **ret, struct error *e)
 {
-	AUTO_FREE char *cache = mem_printf("%s/cache/default", c->data);
 	AUTO_JS struct js *job = js_object();
 	js_set_str(job, "kind", "snapshot");
 	js_set_str(job, "dir", dir);
-	js_set_str(job, "cache", cache);
-	js_set_int(job, "uid", (int64_t)c->uid);
-	js_set_int(job, "gid", (int64_t)c->gid);
-	AUTO_FREE char *text = js_dump(job);
-	const char *argv[] = { c->exe, "fetch", NULL };
-	struct proc_spec spec = PROC_SPEC_INIT;
-	spec.argv = argv;
-	AUTO_STRBUF struct strbuf out = STRBUF_LIMIT(SNAPSHOT_OUTPUT_MAX);
-	int status = 0;
-	enum err_code rc = proc_run(&spec, text, strlen(text), SNAPSHOT_TIMEOUT_MS, &out, NULL, &status, e);
-	if (!rc)
-		rc = snapshot_answer(&out, status, ret, e);
+	enum err_code rc = fetch_child_run(c, "default", job, -1, SNAPSHOT_TIMEOUT_MS, ret, e);
 	return rc ? error_wrap(e, "snapshot of '%s'", dir) : ERR_OK;
+}
+
+static enum err_code run_unpack(struct core *c, struct js *source, struct js **ret, struct error *e)
+{
+	const char *upload = js_str(source, "upload");
+	AUTO_JS struct js *known = NULL, *job = js_object(), *limits = js_object();
+	AUTO_CLOSE int fd = -1;
+	enum err_code rc = upload_open(c, upload, &fd, &known, e);
+	if (rc)
+		return rc;
+	js_set_int(limits, "files", conf_limit(c->config, "archive_files"));
+	js_set_int(limits, "bytes", conf_limit(c->config, "archive_bytes"));
+	js_set_int(limits, "file_bytes", conf_limit(c->config, "archive_file"));
+	js_set_int(limits, "ratio", conf_limit(c->config, "archive_ratio"));
+	js_set_bool(limits, "keep_top", js_flag(source, "keep_top", false));
+	js_set_str(job, "kind", "archive");
+	js_set(job, "limits", js_ref(limits));
+	rc = fetch_child_unpack(c, "default", job, fd, SNAPSHOT_TIMEOUT_MS, ret, e);
+	js_set_str(source, "name", js_str(known, "name"));
+	return rc ? error_wrap(e, "archive '%s'", js_str_or(known, "name", upload)) : ERR_OK;
 }
 
 /* The snapshot of nothing is always the same: made once while we live. NULL until then; a copy is the caller's. */
@@ -297,28 +279,30 @@ static struct js *empty_snapshot(struct core *c, const struct js *made)
 	return copy;
 }
 
-static enum err_code make_snapshot(struct core *c, const char *dir, struct js **ret, struct error *e)
+static enum err_code make_snapshot(struct core *c, struct js *source, struct js **ret, struct error *e)
 {
 	AUTO_FREE char *empty = mem_printf("%s/cache/empty", c->data);
-	enum err_code rc = dir ? ERR_OK : file_mkdirs(empty, 0755, e);
+	const char *dir = js_str(source, "dir");
+	bool is_archive = js_str(source, "upload") != NULL;
+	enum err_code rc = dir || is_archive ? ERR_OK : file_mkdirs(empty, 0755, e);
 	if (!rc)
 		rc = snapshot_enter(c, e);
 	if (rc)
 		return rc;
-	rc = run_snapshot(c, dir ? dir : empty, ret, e);
+	rc = is_archive ? run_unpack(c, source, ret, e) : run_snapshot(c, dir ? dir : empty, ret, e);
 	snapshot_leave(c);
-	if (!rc && !dir)
+	if (!rc && !dir && !is_archive)
 		js_free(empty_snapshot(c, *ret));
 	return rc;
 }
 
-/* Local sources are fixed now, at submit: what the person sees is what the agent gets. */
+/* Local sources and archives are fixed now, at submit: what the person sees is what the agent gets. */
 static enum err_code take_snapshot(struct core *c, struct js *source, struct error *e)
 {
-	static const char *const kept[] = { "store", "commit", "tree", "head", "branch", "prefix", "warnings", NULL };
-	const char *dir = js_str(source, "dir");
-	AUTO_JS struct js *result = dir ? NULL : empty_snapshot(c, NULL);
-	enum err_code rc = result ? ERR_OK : make_snapshot(c, dir, &result, e);
+	static const char *const kept[] = { "store", "commit", "tree", "head", "branch", "prefix", "top", "warnings", NULL };
+	bool is_empty = !js_str(source, "dir") && !js_str(source, "upload");
+	AUTO_JS struct js *result = is_empty ? empty_snapshot(c, NULL) : NULL;
+	enum err_code rc = result ? ERR_OK : make_snapshot(c, source, &result, e);
 	for (const char *const *k = kept; !rc && *k; k++)
 		if (js_get(result, *k))
 			js_set(source, *k, js_ref(js_get(result, *k)));
@@ -334,8 +318,10 @@ static enum err_code resolve_source(struct core *c, const struct js *body, struc
 	enum err_code rc = source_check(source, e);
 	if (!rc)
 		rc = source_repo_key(source, ret_repo, e);
-	if (!rc && !str_eq(js_str(source, "kind"), "git"))
-		rc = take_snapshot(c, source, e);
+	if (!rc && js_str(source, "dir") && js_str(source, "ref"))
+		source_make_repository(source);
+	if (!rc)
+		rc = str_eq(js_str(source, "kind"), "git") ? proof_take(c, "default", source, e) : take_snapshot(c, source, e);
 	if (!rc)
 		js_set(spec, "source", js_ref(source));
 	return rc;
@@ -381,13 +367,15 @@ static enum err_code resolve(struct core *c, const struct js *body, struct submi
 	if (!rc)
 		rc = check_name_and_prompt(body, e);
 	if (!rc)
-		rc = check_labels(js_get(body, "labels"), e);
+		rc = task_check_labels(js_get(body, "labels"), e);
 	if (!rc)
 		rc = js_want_i64(body, "", "priority", -PRIORITY_LIMIT, PRIORITY_LIMIT, &s->row.priority, e);
 	if (!rc)
 		rc = resolve_agent(c, body, s->row.spec, e);
 	if (!rc)
 		rc = resolve_environment(c, body, s->row.spec, e);
+	if (!rc)
+		rc = resolve_approvals(c, body, s->row.spec, e);
 	if (!rc)
 		rc = resolve_limits(c, body, s->row.spec, e);
 	struct js *retry = NULL;
@@ -422,7 +410,7 @@ enum err_code core_submit(struct core *c, const char *who, const struct js *body
 	if (!rc) {
 		atomic_fetch_add(&c->submitted, 1);
 		atomic_fetch_add(&c->queued_about, 1);
-		hub_announce(c->hub, s.birth.line);
+		feed_publish(c, s.birth.n, s.row.id, s.birth.line);
 		/* A queued task has no directory yet; only a local source has a heartbeat file to write now. */
 		if (js_str(js_get(s.row.spec, "source"), "dir"))
 			taskdir_dirty(c, s.row.id);

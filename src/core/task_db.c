@@ -3,11 +3,14 @@
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/gate.h"
+#include "core/feed.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define AMBIGUOUS_LISTED 8
+#define ID_BEGINNING_MIN 4 /* characters that stand for an id */
 
 void outbox_release(struct outbox *o)
 {
@@ -75,7 +78,7 @@ enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret,
 	bool row = false;
 	enum err_code rc = db_prepare(c,
 		"SELECT id, name, project, repo, created_by, session_id, phase, spec, priority, labels, created_at, started_at,"
-		" completed_at, last_seq, run_n, reason, error, progress, result, beat_at, cancel_asked, created_mono, boot, house_failures, agent_failures, turn, turn_prompt FROM tasks WHERE id=?1", &s, e);
+		" completed_at, last_seq, run_n, reason, error, progress, result, beat_at, cancel_asked, created_mono, boot, house_failures, agent_failures, turn, turn_prompt, waited_ms, waiting_since FROM tasks WHERE id=?1", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, id);
@@ -89,7 +92,7 @@ enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret,
 			.completed_at = db_int(s, 12), .last_seq = db_int(s, 13), .run_n = db_int(s, 14), .reason = column_dup(s, 15),
 			.error = column_dup(s, 16), .progress = column_dup(s, 17), .result = column_js(s, 18), .beat_at = db_int(s, 19),
 			.cancel_asked = db_int(s, 20) != 0, .created_mono = db_int(s, 21), .boot = column_dup(s, 22), .house_failures = db_int(s, 23),
-			.agent_failures = db_int(s, 24), .turn = db_int(s, 25), .turn_prompt = column_dup(s, 26) };
+			.agent_failures = db_int(s, 24), .turn = db_int(s, 25), .turn_prompt = column_dup(s, 26), .waited_ms = db_int(s, 27), .waiting_since = db_int(s, 28) };
 		snprintf(ret->id, sizeof(ret->id), "%s", db_text(s, 0));
 	}
 	db_done(s);
@@ -149,6 +152,36 @@ static enum err_code find_by_name(struct db_conn *c, const char *name, const cha
 	return ERR_OK;
 }
 
+/* The beginning of an id stands for it as long as no other task's begins so. ERR_NOT_FOUND when it is no such beginning. */
+static enum err_code find_by_beginning(struct db_conn *c, const char *ref, char ret_id[ID_SIZE], struct error *e)
+{
+	AUTO_STRBUF struct strbuf ids = STRBUF_INIT;
+	struct db_stmt *s;
+	bool row = false;
+	int found = 0;
+	size_t n = strlen(ref);
+	if (n < ID_BEGINNING_MIN || n >= ID_SIZE || !str_is_name(ref))
+		return ERR_NOT_FOUND;
+	AUTO_FREE char *end = mem_printf("%s~", ref);
+	enum err_code rc = db_prepare(c, "SELECT id, COALESCE(name,'') FROM tasks WHERE id>=?1 AND id<?2 ORDER BY id", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, ref);
+	db_bind_text(s, 2, end);
+	while (found < AMBIGUOUS_LISTED && !(rc = db_step(s, &row, e)) && row) {
+		snprintf(ret_id, ID_SIZE, "%s", db_text(s, 0));
+		strbuf_addf(&ids, found++ ? ", %s%s%s" : "%s%s%s", db_text(s, 0), *db_text(s, 1) ? " " : "", db_text(s, 1));
+	}
+	db_done(s);
+	if (rc || found == 1)
+		return rc;
+	if (!found)
+		return ERR_NOT_FOUND;
+	error_set(e, ERR_CONFLICT, "the ids of several tasks begin with '%s'", ref);
+	error_hint(e, "write more of it: %s%s", strbuf_str(&ids), found == AMBIGUOUS_LISTED ? ", ..." : "");
+	return ERR_CONFLICT;
+}
+
 enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e)
 {
 	if (clock_is_id(ref)) {
@@ -168,6 +201,17 @@ enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, ch
 		}
 	}
 	enum err_code rc = find_by_name(c, ref, repo, ret_id, e);
+	if (rc == ERR_NOT_FOUND) {
+		struct error other = ERROR_INIT;
+		enum err_code found = find_by_beginning(c, ref, ret_id, &other);
+		if (found == ERR_OK)
+			return ERR_OK;
+		if (found != ERR_NOT_FOUND) {
+			if (e)
+				*e = other;
+			return found;
+		}
+	}
 	if (rc == ERR_CONFLICT || rc == ERR_NOT_FOUND)
 		error_hint(e, "`signalbox ls` lists the tasks");
 	return rc;
@@ -183,7 +227,9 @@ static enum err_code queue_insert(struct db_conn *c, const struct task_row *t, i
 
 int64_t task_age_ms(const struct task_row *t)
 {
-	return str_eq(t->boot, clock_boot_id()) ? clock_mono_ms() - t->created_mono : clock_wall_ms() - t->created_at;
+	int64_t waiting = t->phase == PHASE_WAITING_HUMAN && t->waiting_since ? clock_wall_ms() - t->waiting_since : 0;
+	int64_t age = str_eq(t->boot, clock_boot_id()) ? clock_mono_ms() - t->created_mono : clock_wall_ms() - t->created_at;
+	return age - t->waited_ms - (waiting > 0 ? waiting : 0);
 }
 
 static char *event_line(const char *task, int64_t seq, const char *type, const char *worker, int64_t run_n, const char *actor, int64_t at,
@@ -203,9 +249,10 @@ static char *event_line(const char *task, int64_t seq, const char *type, const c
 	return js_dump(event);
 }
 
-static enum err_code event_insert(struct db_conn *c, const char *task, int64_t seq, int64_t at, const char *type, const char *line, struct error *e)
+enum err_code event_put(struct db_conn *c, const char *task, int64_t seq, int64_t at, const char *type, const char *line, int64_t *ret_n, struct error *e)
 {
-	return db_exec(c, e, "INSERT INTO events(task,seq,at,type,line) VALUES(?1,?2,?3,?4,?5)", "siiss", task, seq, at, type, line);
+	enum err_code rc = db_exec(c, e, "INSERT INTO events(task,seq,at,type,line) VALUES(?1,?2,?3,?4,?5)", "siiss", task, seq, at, type, line);
+	return rc ? rc : feed_add(c, task, seq, ret_n, e);
 }
 
 void task_birth_make(struct task_birth *b, const struct task_row *t, struct js *data_taken)
@@ -221,7 +268,7 @@ void task_birth_release(struct task_birth *b)
 	free(b->line);
 }
 
-enum err_code task_insert(struct db_conn *c, const struct task_birth *b, struct error *e)
+enum err_code task_insert(struct db_conn *c, struct task_birth *b, struct error *e)
 {
 	const struct task_row *t = b->row;
 	enum err_code rc = db_exec(c, e,
@@ -232,9 +279,11 @@ enum err_code task_insert(struct db_conn *c, const struct task_birth *b, struct 
 		error_set(e, ERR_CONFLICT, "the name '%s' is taken in this repository", t->name ? t->name : t->id);
 		error_hint(e, "choose another name, or `signalbox rm %s` the old task", t->name ? t->name : t->id);
 	}
+	for (struct js_iter it = js_iter(t->labels); !rc && it.key; js_next(&it))
+		rc = db_exec(c, e, "INSERT INTO task_labels(key,value,task) VALUES(?1,?2,?3)", "sss", it.key, js_text(it.value), t->id);
 	if (!rc && t->phase == PHASE_QUEUED)
 		rc = queue_insert(c, t, 0, e);
-	return rc ? rc : event_insert(c, t->id, 1, t->created_at, "task.created", b->line, e);
+	return rc ? rc : event_put(c, t->id, 1, t->created_at, "task.created", b->line, &b->n, e);
 }
 
 static enum err_code next_seq(struct db_conn *c, const char *task, int64_t *ret, struct error *e)
@@ -254,7 +303,7 @@ static enum err_code next_seq(struct db_conn *c, const char *task, int64_t *ret,
 	return rc;
 }
 
-static void outbox_put(struct outbox *o, const char *task, int64_t seq, char *line_taken)
+static void outbox_put(struct outbox *o, const char *task, int64_t seq, int64_t n, char *line_taken)
 {
 	if (o->count == o->cap) {
 		o->cap = o->cap ? o->cap * 2 : 8;
@@ -263,24 +312,30 @@ static void outbox_put(struct outbox *o, const char *task, int64_t seq, char *li
 	struct outbox_line *l = &o->lines[o->count++];
 	snprintf(l->task, sizeof(l->task), "%s", task);
 	l->seq = seq;
+	l->n = n;
 	l->line = line_taken;
+}
+
+void outbox_add_birth(struct outbox *o, const struct task_birth *b)
+{
+	outbox_put(o, b->row->id, 1, b->n, mem_strdup(b->line));
 }
 
 enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
 	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e)
 {
-	int64_t seq = 0;
+	int64_t seq = 0, n = 0;
 	enum err_code rc = next_seq(c, task, &seq, e);
 	if (rc) {
 		js_free(data_taken);
 		return rc;
 	}
 	char *line = event_line(task, seq, type, worker, run_n, actor, at, data_taken);
-	rc = event_insert(c, task, seq, at, type, line, e);
+	rc = event_put(c, task, seq, at, type, line, &n, e);
 	if (rc)
 		free(line);
 	else
-		outbox_put(out, task, seq, line);
+		outbox_put(out, task, seq, n, line);
 	return rc;
 }
 
@@ -303,6 +358,16 @@ static enum err_code task_done_event(struct db_conn *c, const char *id, const st
 	return event_add(c, id, phase_is_terminal(m->to) ? "task.done" : "task.waiting", NULL, 0, m->actor, now, d, out, e);
 }
 
+/* People's time does not count against the task's. */
+static enum err_code count_waiting(struct db_conn *c, const struct task_row *t, bool begins, struct error *e)
+{
+	int64_t now = clock_wall_ms();
+	if (begins)
+		return db_exec(c, e, "UPDATE tasks SET waiting_since=COALESCE(waiting_since, ?2) WHERE id=?1", "si", t->id, now);
+	int64_t waited = t->waiting_since && now > t->waiting_since ? now - t->waiting_since : 0;
+	return db_exec(c, e, "UPDATE tasks SET waited_ms=waited_ms+?2, waiting_since=NULL WHERE id=?1", "si", t->id, waited);
+}
+
 static enum err_code set_phase(struct db_conn *c, const struct task_row *t, const struct move *m, int64_t now, struct error *e)
 {
 	bool ends = phase_is_terminal(m->to);
@@ -310,35 +375,11 @@ static enum err_code set_phase(struct db_conn *c, const struct task_row *t, cons
 		"UPDATE tasks SET phase=?2, reason=?3, error=?4, completed_at=CASE WHEN ?5 THEN ?6 ELSE NULL END,"
 		" started_at=CASE WHEN ?7 AND started_at IS NULL THEN ?6 ELSE started_at END WHERE id=?1 AND phase=?8", "ssssiiis",
 		t->id, phase_name(m->to), m->reason, m->error, (int64_t)ends, now, (int64_t)(m->to == PHASE_CLAIMED), phase_name(t->phase));
+	if (!rc && (m->to == PHASE_WAITING_HUMAN || t->phase == PHASE_WAITING_HUMAN))
+		rc = count_waiting(c, t, m->to == PHASE_WAITING_HUMAN, e);
 	if (!rc && m->to == PHASE_QUEUED)
 		return queue_insert(c, t, m->pause_ms, e);
 	return rc ? rc : db_exec(c, e, "DELETE FROM queue WHERE task=?1", "s", t->id);
-}
-
-/* Nobody waits for the answer any more: a gate that is still open when its task goes on or ends is settled so. */
-static enum err_code cancel_gates(struct db_conn *c, const struct task_row *t, const struct move *m, int64_t now, struct outbox *out, struct error *e)
-{
-	enum err_code rc = ERR_OK;
-	for (bool open = true; !rc && open;) {
-		struct db_stmt *s;
-		AUTO_FREE char *gate = NULL;
-		rc = db_prepare(c, "SELECT id FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", &s, e);
-		if (rc)
-			return rc;
-		db_bind_text(s, 1, t->id);
-		rc = db_step(s, &open, e);
-		if (!rc && open)
-			gate = column_dup(s, 0);
-		db_done(s);
-		if (rc || !open)
-			return rc;
-		struct js *data = js_object();
-		js_set_str(data, "gate", gate);
-		rc = event_add(c, t->id, "gate.canceled", NULL, 0, m->actor, now, data, out, e);
-		if (!rc)
-			rc = db_exec(c, e, "UPDATE gates SET state='canceled', settled_at=?2, actor=?3 WHERE id=?1", "sis", gate, now, m->actor);
-	}
-	return rc;
 }
 
 enum err_code task_move(struct db_conn *c, const char *id, const struct move *m, struct outbox *out, struct error *e)
@@ -348,8 +389,9 @@ enum err_code task_move(struct db_conn *c, const char *id, const struct move *m,
 	enum err_code rc = task_load(c, id, &t, e);
 	if (!rc)
 		rc = m->reopen ? state_reopen_check(t.phase, e) : state_move_check(t.phase, m->to, e);
-	if (!rc && t.phase == PHASE_WAITING_HUMAN && m->to != PHASE_WAITING_HUMAN)
-		rc = cancel_gates(c, &t, m, now, out, e);
+	/* Nobody waits for the answer any more. While the run is being collected it is not said yet: a run that was killed keeps its gates. */
+	if (!rc && (phase_is_terminal(m->to) || m->to == PHASE_QUEUED))
+		rc = gate_cancel_open(c, t.id, m->actor, out, e);
 	if (!rc && (phase_is_terminal(m->to) || m->to == PHASE_WAITING_HUMAN))
 		rc = task_done_event(c, id, m, now, out, e);
 	if (!rc)
@@ -364,6 +406,18 @@ static enum err_code run_ended_event(struct db_conn *c, const struct run_row *r,
 	js_set_str(d, "reason", m->reason);
 	js_set_str(d, "error", m->error);
 	return event_add(c, r->task, "run.ended", r->worker, r->n, m->actor, now, d, out, e);
+}
+
+/* A task that waits with its run goes on waiting when that has died: its gates are open still. */
+static enum err_code follow_run(struct db_conn *c, const char *id, const struct move *m, enum phase to, struct outbox *out, struct error *e)
+{
+	AUTO_TASK struct task_row t = { 0 };
+	struct move task = *m;
+	task.to = to;
+	enum err_code rc = task_load(c, id, &t, e);
+	if (rc || (t.phase == PHASE_WAITING_HUMAN && to == PHASE_WAITING_HUMAN))
+		return rc;
+	return task_move(c, id, &task, out, e);
 }
 
 enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e)
@@ -382,10 +436,5 @@ enum err_code run_move(struct db_conn *c, const char *run_id, const struct move 
 			"ssssii", run_id, phase_name(m->to), m->reason, m->error, (int64_t)ends, now);
 	if (!rc && ends)
 		rc = run_ended_event(c, &r, m, now, out, e);
-	if (!rc) {
-		struct move task = *m;
-		task.to = task_to;
-		rc = task_move(c, r.task, &task, out, e);
-	}
-	return rc;
+	return rc ? rc : follow_run(c, r.task, m, task_to, out, e);
 }

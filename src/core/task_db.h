@@ -16,6 +16,7 @@ struct task_row {
 	int64_t house_failures, agent_failures; /* of this turn */
 	int64_t turn;
 	char *turn_prompt; /* the message that began it; NULL: the request */
+	int64_t waited_ms, waiting_since; /* for humans: in all, and the wall ms since it does now */
 	char *boot;
 	bool cancel_asked;
 };
@@ -29,7 +30,7 @@ struct run_row {
 
 /* Event lines made in a transaction, in order. */
 struct outbox {
-	struct outbox_line { char task[ID_SIZE]; int64_t seq; char *line; } *lines;
+	struct outbox_line { char task[ID_SIZE]; int64_t seq, n; char *line; } *lines; /* n: in the log of all tasks */
 	size_t count, cap;
 };
 void outbox_release(struct outbox *o);
@@ -41,17 +42,21 @@ void run_row_release(struct run_row *r);
 
 MUST_USE enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret, struct error *e);
 MUST_USE enum err_code run_load(struct db_conn *c, const char *id, struct run_row *ret, struct error *e);
-/* `ref` is an id, or a name (then `repo` narrows when not NULL). Several matches: ERR_CONFLICT whose hint lists the ids. */
+/* `ref` is an id, or a name, or the beginning of just one id (then `repo` narrows when not NULL). Several matches: ERR_CONFLICT whose hint lists the ids. */
 MUST_USE enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e);
 
 /* A new task and its first event.  Its texts are made before the transaction: only one transaction writes at a time. */
 struct task_birth {
 	const struct task_row *row;
 	char *spec, *labels, *line;
+	int64_t n; /* of its first event in the log of all tasks; set by task_insert */
 };
 void task_birth_make(struct task_birth *b, const struct task_row *t, struct js *data_taken);
 void task_birth_release(struct task_birth *b);
-MUST_USE enum err_code task_insert(struct db_conn *c, const struct task_birth *b, struct error *e);
+MUST_USE enum err_code task_insert(struct db_conn *c, struct task_birth *b, struct error *e);
+void outbox_add_birth(struct outbox *o, const struct task_birth *b); /* its first line, for those who publish an outbox */
+/* A line as it is, with its place in the log of all tasks. */
+MUST_USE enum err_code event_put(struct db_conn *c, const char *task, int64_t seq, int64_t at, const char *type, const char *line, int64_t *ret_n, struct error *e);
 /* Appends one event: seq comes from tasks.last_seq in this transaction. `data` is taken. worker may be NULL; run_n 0: none. */
 MUST_USE enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
 	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e);
@@ -67,7 +72,7 @@ MUST_USE enum err_code task_move(struct db_conn *c, const char *id, const struct
 /* Moves a run and its task with it. When the run ends, `task_to` tells where the task goes (usually the same; waiting_human when blocked). */
 MUST_USE enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e);
 
-/* Milliseconds since the task was made: by the monotonic clock within one boot, else by the wall clock. */
+/* Milliseconds since the task was made, without those in which it waited for a human: by the monotonic clock within one boot, else by the wall clock. */
 int64_t task_age_ms(const struct task_row *t);
 
 /* What the API shows. */

@@ -231,12 +231,18 @@ static enum err_code write_readme(const struct view *v, const char *dir, struct 
 	return file_replace(path, b.data, b.len, 0644, FILE_NOSYNC, e);
 }
 
+/* Waiting for a human with no runner that could say so. */
+static bool waits_alone(const struct view *v)
+{
+	return v->task.phase == PHASE_WAITING_HUMAN && (!v->run.id || phase_is_terminal(v->run.phase));
+}
+
 static void state_of(const struct view *v, struct statefile *s)
 {
 	const struct task_row *t = &v->task;
 	*s = (struct statefile){ .task_id = t->id, .session_id = t->session_id, .status = statefile_status(phase_status(t->phase)), .progress = t->progress,
 		.error = t->error, .start_ms = t->started_at ? t->started_at : t->created_at, .completed_ms = t->completed_at, .run = t->run_n, .beat = v->run.beat };
-	if (t->started_at && !phase_is_terminal(t->phase) && t->phase != PHASE_QUEUED && t->phase != PHASE_WAITING_HUMAN)
+	if (t->started_at && !phase_is_terminal(t->phase) && t->phase != PHASE_QUEUED && !waits_alone(v))
 		s->heartbeat_ms = t->beat_at; /* the runner's sign of life, not ours */
 	if (phase_is_terminal(t->phase))
 		s->progress = phase_name(t->phase);
@@ -251,7 +257,7 @@ static void write_state(struct core *c, const struct view *v, const char *dir)
 {
 	struct statefile s;
 	struct error e = ERROR_INIT;
-	bool ours = v->task.phase == PHASE_QUEUED || phase_is_terminal(v->task.phase) || v->task.phase == PHASE_WAITING_HUMAN;
+	bool ours = v->task.phase == PHASE_QUEUED || phase_is_terminal(v->task.phase) || waits_alone(v);
 	AUTO_JS struct js *result = phase_is_terminal(v->task.phase) ? statefile_result(v->task.result) : NULL;
 	AUTO_FREE char *lock = file_join(dir, "agents/main/state.lock");
 	const char *repo = js_str(js_get(v->task.spec, "source"), "dir");
@@ -359,7 +365,7 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 		changed = changed || whole || (over && !taskdir_is_whole(dir, v.task.completed_at));
 		if (!rc && changed && v.run.id)
 			launch_complete_record(c, &v.run);
-		if (!rc && changed && (over || v.task.phase == PHASE_WAITING_HUMAN))
+		if (!rc && changed && (over || waits_alone(&v)))
 			collect_artifacts(c, &v, dir);
 		if (!rc && changed)
 			rc = write_readme(&v, dir, e);

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/external.h"
+#include "core/gate.h"
 #include "core/inside.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +47,6 @@ static enum err_code queue_position(struct db_conn *conn, const struct task_row 
 {
 	struct db_stmt *s;
 	bool row = false;
-	js_set(o, "queue_position", js_null());
 	if (t->phase != PHASE_QUEUED)
 		return ERR_OK;
 	enum err_code rc = db_prepare(conn, "SELECT COUNT(*) FROM queue WHERE priority>?1 OR (priority=?1 AND task<=?2)", &s, e);
@@ -61,7 +61,7 @@ static enum err_code queue_position(struct db_conn *conn, const struct task_row 
 	return rc;
 }
 
-static enum err_code show(struct core *c, struct db_conn *conn, const char *id, bool with_run, struct js **ret, struct error *e)
+enum err_code core_show(struct core *c, struct db_conn *conn, const char *id, unsigned what, struct js **ret, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
 	enum err_code rc = task_load(conn, id, &t, e);
@@ -70,9 +70,10 @@ static enum err_code show(struct core *c, struct db_conn *conn, const char *id, 
 	AUTO_FREE char *dir = dir_of(c, id);
 	struct js *o = task_to_js(&t, dir);
 	js_set(o, "run", js_null());
-	if (with_run)
+	js_set(o, "queue_position", js_null());
+	if (what & SHOW_RUN)
 		rc = newest_run(conn, &t, o, e);
-	if (!rc && with_run)
+	if (!rc && what & SHOW_PLACE)
 		rc = queue_position(conn, &t, o, e);
 	if (rc)
 		js_free(o);
@@ -85,7 +86,7 @@ static enum err_code show_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct look *l = arg;
 	enum err_code rc = task_find(conn, l->ref, l->repo, l->id, e);
-	return rc ? rc : show(l->core, conn, l->id, true, &l->out, e);
+	return rc ? rc : core_show(l->core, conn, l->id, SHOW_RUN | SHOW_PLACE, &l->out, e);
 }
 
 enum err_code core_task(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e)
@@ -114,103 +115,6 @@ enum err_code core_resolve(struct core *c, const char *ref, const char *repo, ch
 	if (!rc)
 		memcpy(ret_id, l.id, ID_SIZE);
 	return rc;
-}
-
-struct list {
-	struct core *core;
-	const struct task_filter *filter;
-	char *label_key;
-	const char *label_value;
-	unsigned phases; /* bit per phase; 0: all */
-	struct js *data;
-	char next[ID_SIZE];
-	int64_t limit;
-};
-
-/* "RUNNING,QUEUED" -> the phases that are shown so. */
-static enum err_code parse_states(const char *text, unsigned *ret, struct error *e)
-{
-	AUTO_FREE char *copy = mem_strdup(text);
-	for (char *save = NULL, *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
-		unsigned hit = 0;
-		for (unsigned p = 0; p < PHASE_COUNT; p++)
-			if (str_eq(phase_status((enum phase)p), word))
-				hit |= 1u << p;
-		if (!hit)
-			return error_set(e, ERR_INVALID, "state '%.40s': expected QUEUED, RUNNING, WAITING, DONE, ERROR, TIMEOUT or CANCELED", word);
-		*ret |= hit;
-	}
-	return ERR_OK;
-}
-
-static bool matches(const struct list *l, struct db_stmt *s)
-{
-	enum phase p = PHASE_QUEUED;
-	if (l->phases && (!phase_from_name(db_text(s, 1), &p) || !(l->phases & (1u << p))))
-		return false;
-	if (!l->label_key)
-		return true;
-	const char *text = db_text(s, 2);
-	AUTO_JS struct js *labels = js_parse(text, strlen(text), NULL);
-	const char *v = js_str(labels, l->label_key);
-	return v && (!l->label_value || str_eq(v, l->label_value));
-}
-
-static enum err_code list_op(struct db_conn *conn, void *arg, struct error *e)
-{
-	struct list *l = arg;
-	struct db_stmt *s;
-	bool row = false;
-	char ids[TASKS_PAGE_MAX][ID_SIZE];
-	int64_t n = 0;
-	enum err_code rc = db_prepare(conn, "SELECT id, phase, labels FROM tasks WHERE (?1 IS NULL OR id<?1) AND (?2 IS NULL OR repo=?2) ORDER BY id DESC", &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, str_empty(l->filter->after) ? NULL : l->filter->after);
-	db_bind_text(s, 2, l->filter->repo);
-	while (!(rc = db_step(s, &row, e)) && row) {
-		if (!matches(l, s))
-			continue;
-		if (n == l->limit) {
-			memcpy(l->next, ids[n - 1], ID_SIZE);
-			break;
-		}
-		strncpy(ids[n], db_text(s, 0), ID_SIZE - 1);
-		ids[n++][ID_SIZE - 1] = 0;
-	}
-	db_done(s);
-	for (int64_t i = 0; !rc && i < n; i++) {
-		struct js *o = NULL;
-		rc = show(l->core, conn, ids[i], true, &o, e);
-		if (!rc)
-			js_push(l->data, o);
-	}
-	return rc;
-}
-
-enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e)
-{
-	struct list l = { .core = c, .filter = f, .data = js_array(), .limit = f->limit < TASKS_PAGE_MAX ? f->limit : TASKS_PAGE_MAX };
-	AUTO_FREE char *label = mem_strdup(f->label);
-	enum err_code rc = f->state ? parse_states(f->state, &l.phases, e) : ERR_OK;
-	if (label) {
-		char *eq = strchr(label, '=');
-		l.label_key = label;
-		if (eq) {
-			*eq = 0;
-			l.label_value = eq + 1;
-		}
-	}
-	if (!rc)
-		rc = db_read(c->db, list_op, &l, e);
-	if (rc) {
-		js_free(l.data);
-		return rc;
-	}
-	*ret_list = js_object();
-	js_set(*ret_list, "data", l.data);
-	js_set(*ret_list, "next_cursor", l.next[0] ? js_string(l.next) : js_null());
-	return ERR_OK;
 }
 
 static enum err_code runs_op(struct db_conn *conn, void *arg, struct error *e)
@@ -277,9 +181,12 @@ static enum err_code cancel_op(struct db_conn *conn, void *arg, struct error *e)
 	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
 	if (!rc)
 		rc = task_load(conn, k->look.id, &t, e);
+	bool live = false;
+	if (!rc)
+		rc = task_has_live_run(conn, &t, &live, e);
 	if (rc || phase_is_terminal(t.phase))
 		return rc;
-	if (t.phase == PHASE_QUEUED || t.phase == PHASE_WAITING_HUMAN) {
+	if (t.phase == PHASE_QUEUED || (t.phase == PHASE_WAITING_HUMAN && !live)) {
 		struct move m = { .to = PHASE_CANCELED, .reason = "canceled", .actor = k->who };
 		return task_move(conn, t.id, &m, &k->out, e);
 	}
@@ -288,8 +195,7 @@ static enum err_code cancel_op(struct db_conn *conn, void *arg, struct error *e)
 	AUTO_FREE char *run = mem_printf("%s.main.%lld", t.id, (long long)t.run_n);
 	rc = db_exec(conn, e, "UPDATE tasks SET cancel_asked=1 WHERE id=?1", "s", t.id);
 	if (!rc)
-		rc = db_exec(conn, e, "INSERT INTO commands(run,n,kind,data,created_at,actor) SELECT ?1, COALESCE(MAX(n),0)+1, 'cancel', '{}', ?2, ?3 FROM commands WHERE run=?1",
-			"sis", run, clock_wall_ms(), k->who);
+		rc = command_add(conn, run, "cancel", NULL, k->who, e);
 	if (!rc)
 		rc = event_add(conn, t.id, "task.cancel_asked", NULL, 0, k->who, clock_wall_ms(), NULL, &k->out, e);
 	return rc;
@@ -305,6 +211,43 @@ enum err_code core_cancel(struct core *c, const char *who, const char *ref, cons
 		AUTO_FREE char *topic = mem_printf("commands:%s", k.look.id);
 		hub_touch(c->hub, topic);
 		reconcile_workspace(c, k.look.id);
+		rc = core_task(c, k.look.id, NULL, ret_task, e);
+	}
+	outbox_release(&k.out);
+	return rc;
+}
+
+/* A running turn is asked to end; what has none to end says so. */
+static enum err_code interrupt_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct cancel *k = arg;
+	AUTO_TASK struct task_row t = { 0 };
+	bool live = false;
+	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
+	if (!rc)
+		rc = task_load(conn, k->look.id, &t, e);
+	if (!rc)
+		rc = task_has_live_run(conn, &t, &live, e);
+	if (rc)
+		return rc;
+	if (!live) {
+		error_set(e, ERR_CONFLICT, "task %s is %s: no turn of it is running", k->look.ref, phase_status(t.phase));
+		error_hint(e, "`signalbox cancel` ends a task that is queued or waits");
+		return ERR_CONFLICT;
+	}
+	AUTO_FREE char *run = mem_printf("%s.main.%lld", t.id, (long long)t.run_n);
+	rc = command_add(conn, run, "interrupt", NULL, k->who, e);
+	return rc ? rc : event_add(conn, t.id, "task.interrupt_asked", NULL, 0, k->who, clock_wall_ms(), NULL, &k->out, e);
+}
+
+enum err_code core_interrupt(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e)
+{
+	struct cancel k = { .look = { .core = c, .ref = ref, .repo = repo }, .who = who };
+	enum err_code rc = db_write(c->db, interrupt_op, &k, e);
+	if (!rc) {
+		AUTO_FREE char *topic = mem_printf("commands:%s", k.look.id);
+		core_publish(c, &k.out);
+		hub_touch(c->hub, topic);
 		rc = core_task(c, k.look.id, NULL, ret_task, e);
 	}
 	outbox_release(&k.out);
@@ -329,6 +272,17 @@ static enum err_code check_ours(struct db_conn *conn, const char *id, struct err
 	return ERR_CONFLICT;
 }
 
+/* One that waits with its agent alive has nothing to begin again. */
+static enum err_code check_no_run(struct db_conn *conn, const char *id, struct error *e)
+{
+	AUTO_TASK struct task_row t = { 0 };
+	bool live = false;
+	enum err_code rc = task_load(conn, id, &t, e);
+	if (!rc)
+		rc = task_has_live_run(conn, &t, &live, e);
+	return rc || !live ? rc : error_set(e, ERR_CONFLICT, "task %s is %s, and its agent lives", id, phase_status(t.phase));
+}
+
 /* By a person's wish: the same turn once more, whatever the policy had to say. */
 static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
 {
@@ -337,6 +291,8 @@ static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
 	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
 	if (!rc)
 		rc = check_ours(conn, k->look.id, e);
+	if (!rc)
+		rc = check_no_run(conn, k->look.id, e);
 	if (!rc)
 		rc = task_move(conn, k->look.id, &m, &k->out, e);
 	if (!rc)
@@ -380,6 +336,8 @@ static enum err_code delete_op(struct db_conn *conn, void *arg, struct error *e)
 		return ERR_CONFLICT;
 	}
 	l->run_n = t.run_n;
+	if (!rc)
+		rc = search_forget(conn, l->id, e);
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(statements); i++)
 		rc = db_exec(conn, e, statements[i], "s", l->id);
 	return rc;

@@ -11,6 +11,20 @@
 
 #define NOTES_MAX ((size_t)256 << 10)
 
+/* An agent that was told a secret may say it again. */
+static struct js *without_secrets(const struct runner *r, struct js *data_taken)
+{
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+	if (!js_len(r->secrets))
+		return data_taken;
+	js_dump_to(data_taken, &text);
+	struct js *clean = inlet_scrub(r, &text) ? js_parse(strbuf_str(&text), text.len, NULL) : NULL;
+	if (!clean)
+		return data_taken;
+	js_free(data_taken);
+	return clean;
+}
+
 static void sink_event(void *ctx, const char *type, struct js *data_taken)
 {
 	struct runner *r = ctx;
@@ -20,7 +34,7 @@ static void sink_event(void *ctx, const char *type, struct js *data_taken)
 	}
 	if (str_eq(type, "run.session"))
 		result_save_session(r, js_str(data_taken, "session"));
-	runner_event(r, type, "agent", data_taken);
+	runner_event(r, type, "agent", without_secrets(r, data_taken));
 	int64_t soon = r->last_beat_ms + RUNNER_BEAT_SOON_MS;
 	if (r->next_beat_ms > soon) /* what it is doing has changed */
 		r->next_beat_ms = soon;
@@ -28,7 +42,52 @@ static void sink_event(void *ctx, const char *type, struct js *data_taken)
 
 static void sink_live(void *ctx, const char *type, struct js *data_taken)
 {
-	runner_live(ctx, type, data_taken);
+	runner_live(ctx, type, without_secrets(ctx, data_taken));
+}
+
+/* How the words went: taken into the turn, or left for the next one. */
+static void sink_said(void *ctx, const char *message_id, const char *refused)
+{
+	struct runner *r = ctx;
+	struct js *data = js_object();
+	int64_t n = 0;
+	if (str_to_i64(message_id, "message", 1, INT64_MAX, &n, NULL) == ERR_OK)
+		js_set_int(data, "message", n);
+	js_set_str(data, "refused", refused);
+	runner_event(r, refused ? "message.refused" : "message.steered", "runner", data);
+}
+
+void agent_told(struct runner *r, const struct js *message)
+{
+	AUTO_FREE char *id = mem_printf("%lld", (long long)js_i64(message, "message", 0));
+	bool running = r->agent && r->step.active && str_eq(r->step.name, "agent") && !r->step.interrupted;
+	if (!running || !agent_say(r->agent, id, js_str_or(message, "text", "")))
+		sink_said(r, id, "no turn of the agent is running");
+}
+
+void agent_end_turn(struct runner *r, const char *who)
+{
+	bool running = r->agent && r->step.active && str_eq(r->step.name, "agent") && !agent_settled(r->agent);
+	free(r->interrupted_by);
+	r->interrupted_by = mem_strdup(who);
+	r->turn_ends = true;
+	if (running && agent_interrupt(r->agent))
+		r->step.kill_at_ms = clock_mono_ms() + RUNNER_TURN_END_MS; /* it may not hear */
+	else
+		runner_verdict(r, PHASE_CANCELED, "interrupted", "interrupted by %s", who);
+}
+
+/* With secrets about, the raw lines are kept one by one, with stars. */
+static void keep_raw_line(struct runner *r, const char *line, size_t len)
+{
+	AUTO_STRBUF struct strbuf clean = STRBUF_INIT;
+	size_t skip = r->raw_skip < len ? r->raw_skip : len;
+	r->raw_skip = 0;
+	strbuf_add(&clean, line + skip, len - skip);
+	inlet_scrub(r, &clean);
+	strbuf_addc(&clean, '\n');
+	if (r->out_file >= 0 && r->out_bytes < runner_limit(r, "output") && file_write_all(r->out_file, clean.data, clean.len, NULL))
+		log_warn("events.jsonl: not written");
 }
 
 static void on_line(void *ctx, const char *line, size_t len, size_t full_len)
@@ -40,6 +99,8 @@ static void on_line(void *ctx, const char *line, size_t len, size_t full_len)
 		js_set_int(data, "bytes", (int64_t)(full_len - len));
 		runner_event(r, "agent.truncated", "runner", data);
 	}
+	if (js_len(r->secrets))
+		keep_raw_line(r, line, len);
 	agent_line(r->agent, line, len);
 }
 
@@ -49,7 +110,7 @@ static void keep_raw(struct runner *r, const char *data, size_t n)
 	int64_t room = runner_limit(r, "output") - r->out_bytes;
 	size_t kept = room <= 0 ? 0 : (int64_t)n < room ? n : (size_t)room;
 	struct error e = ERROR_INIT;
-	if (kept && r->out_file >= 0 && file_write_all(r->out_file, data, kept, &e)) {
+	if (kept && !js_len(r->secrets) && r->out_file >= 0 && file_write_all(r->out_file, data, kept, &e)) {
 		runner_verdict(r, PHASE_FAILED, "disk_failed", "keep the agent's output: %s", e.text);
 		close(r->out_file);
 		r->out_file = -1;
@@ -60,7 +121,7 @@ static void keep_raw(struct runner *r, const char *data, size_t n)
 
 void agent_touch(struct runner *r)
 {
-	if (!r->step.interrupted && !agent_settled(r->agent))
+	if (!r->step.interrupted && !agent_settled(r->agent) && !r->waiting_since_ms)
 		r->step.deadline_ms = clock_mono_ms() + runner_limit(r, "stall_timeout");
 }
 
@@ -73,6 +134,7 @@ static void touch_stall(struct runner *r)
 static void on_agent_output(struct runner *r, const char *data, size_t n)
 {
 	bool settled = agent_settled(r->agent);
+	gates_heard(r);
 	keep_raw(r, data, n);
 	touch_stall(r);
 	line_feed(&r->lines, data, n, on_line, r);
@@ -80,13 +142,18 @@ static void on_agent_output(struct runner *r, const char *data, size_t n)
 	if (!settled && agent_settled(r->agent) && !r->step.interrupted) {
 		r->step.kill_at_ms = clock_mono_ms() + RUNNER_SETTLE_GRACE_MS;
 		r->step.deadline_ms = 0;
+		if (!r->inlet.len)
+			inlet_close(r); /* EOF: it may end by itself */
 	}
 }
 
 static void on_agent_error_output(struct runner *r, const char *data, size_t n)
 {
+	AUTO_STRBUF struct strbuf clean = STRBUF_INIT;
 	touch_stall(r);
-	if (r->err_bytes < RUNNER_STDERR_MAX && r->err_file >= 0 && file_write_all(r->err_file, data, n, NULL))
+	strbuf_add(&clean, data, n);
+	inlet_scrub(r, &clean);
+	if (r->err_bytes < RUNNER_STDERR_MAX && r->err_file >= 0 && file_write_all(r->err_file, clean.data, clean.len, NULL))
 		log_warn("stderr.log: not written");
 	r->err_bytes += (int64_t)n;
 }
@@ -99,7 +166,9 @@ static void finish_files(struct runner *r)
 		close(r->out_file);
 	if (r->err_file >= 0)
 		close(r->err_file);
-	r->out_file = r->err_file = -1;
+	if (r->requests_file >= 0)
+		close(r->requests_file);
+	r->out_file = r->err_file = r->requests_file = -1;
 	if (r->dropped_bytes) {
 		struct js *data = js_object();
 		js_set_str(data, "what", "output");
@@ -113,6 +182,8 @@ static void finish_files(struct runner *r)
 static void judge(struct runner *r, bool oom)
 {
 	const struct agent_outcome *o = &r->outcome;
+	if (o->status == AGENT_FAILED && (r->turn_ends || str_eq(o->reason, "interrupted")))
+		runner_verdict(r, PHASE_CANCELED, "interrupted", "interrupted by %s", r->interrupted_by ? r->interrupted_by : "a person, at a gate");
 	if (oom && o->status == AGENT_FAILED)
 		runner_verdict(r, PHASE_FAILED, "out_of_memory", "the sandbox reached its memory limit of %lld MB", (long long)(runner_limit(r, "memory") >> 20));
 	else if (o->status == AGENT_FAILED)
@@ -137,7 +208,8 @@ static void on_agent_exit(struct runner *r, int status, const struct error *star
 		runner_verdict(r, PHASE_FAILED, "sandbox_failed", "%s", start_error->text);
 	bool ended_by_us = agent_settled(r->agent) && r->step.interrupted;
 	agent_finish(r->agent, ended_by_us ? -1 : status, last, &r->outcome);
-	if (str_eq(r->outcome.reason, "agent_exited") && js_str(r->spec, "agent_session"))
+	bool unheard = str_eq(r->outcome.reason, "agent_exited") && !r->out_bytes;
+	if ((unheard || str_eq(r->outcome.reason, "session_lost")) && js_str(r->spec, "agent_session"))
 		drop_session(r); /* it could not be resumed: the next attempt starts clean */
 	judge(r, usage.oom_killed);
 	steps_finish(r);
@@ -160,6 +232,7 @@ static enum err_code make_prompt(struct runner *r, struct error *e)
 	if (rc && rc != ERR_NOT_FOUND)
 		return rc;
 	const struct js *previous = js_get(r->spec, "previous");
+	gates_tell_decided(r, &text);
 	if (js_str(previous, "error") && js_i64(r->spec, "attempt", 1) > 1)
 		strbuf_addf(&text, "Your previous attempt ended early: %s.\n%s\n\n", js_str(previous, "error"),
 			js_str(r->spec, "agent_session") ? "The workspace is as you left it. Go on with the request:" : "Start anew with the request:");
@@ -168,7 +241,8 @@ static enum err_code make_prompt(struct runner *r, struct error *e)
 		strbuf_addf(&text, "\n\nNotes from the people you work for:\n%s", notes.data);
 	rc = save_artifact(r, "prompt.txt", strbuf_str(&text), e);
 	/* A fake's script and a shell's command line are programs, not prose: no notes in them. */
-	bool prose = str_eq(js_path(r->spec, "agent.adapter") ? js_text(js_path(r->spec, "agent.adapter")) : "", "codex-exec");
+	const char *adapter = js_str_or(js_get(r->spec, "agent"), "adapter", "");
+	bool prose = !str_eq(adapter, "command") && !str_eq(adapter, "fake");
 	r->prompt = prose ? strbuf_detach(&text) : mem_strdup(request);
 	return rc;
 }
@@ -186,10 +260,11 @@ static enum err_code open_files(struct runner *r, struct error *e)
 
 static enum err_code make_agent(struct runner *r, struct error *e)
 {
-	const struct agent_sink sink = { sink_event, sink_live, r };
+	const struct agent_sink sink = { .event = sink_event, .live = sink_live, .send = inlet_send, .ask = gates_ask, .withdraw = gates_withdraw, .said = sink_said,
+		.ctx = r };
 	r->model_url = mem_printf("http://127.0.0.1:%lld/v1", (long long)js_i64(js_get(r->spec, "gateway"), "port", 0));
 	struct agent_run run = { .agent = js_get(r->spec, "agent"), .home = r->home, .prompt = r->prompt, .model_url = r->model_url,
-		.model_token = r->gateway_token, .session_id = js_str(r->spec, "agent_session") };
+		.model_token = r->gateway_token, .session_id = js_str(r->spec, "agent_session"), .approvals = policy_agent_mode(r->policy) };
 	enum err_code rc = agent_new(&run, &sink, &r->agent, e);
 	return rc ? rc : agent_prepare(r->agent, &r->launch, e);
 }
@@ -209,11 +284,15 @@ static void started_event(struct runner *r)
 void agent_begin(struct runner *r)
 {
 	struct error e = ERROR_INIT;
-	enum err_code rc = make_prompt(r, &e);
+	enum err_code rc = gates_open(r, &e);
+	if (!rc)
+		rc = make_prompt(r, &e);
 	if (!rc)
 		rc = open_files(r, &e);
 	if (!rc)
 		rc = make_agent(r, &e);
+	if (!rc)
+		rc = inlet_open(r, &e);
 	runner_move(r, PHASE_RUNNING);
 	started_event(r);
 	box_layers(r, false);
@@ -230,4 +309,6 @@ void agent_begin(struct runner *r)
 	r->step.on_output = on_agent_output;
 	r->step.on_error_output = on_agent_error_output;
 	r->step.on_exit = on_agent_exit;
+	agent_started(r->agent);
+	gates_delivered_by_prompt(r);
 }

@@ -28,11 +28,15 @@ static void set_age(struct js *o, const char *key, int64_t since_mono_ms)
 static void add_cause(const struct runner *r, struct js *o)
 {
 	const char *cause = phase_name(r->phase), *command = NULL;
-	bool running = r->phase == PHASE_RUNNING && r->agent && r->step.active;
+	bool running = (r->phase == PHASE_RUNNING || r->phase == PHASE_WAITING_HUMAN) && r->agent && r->step.active;
 	int64_t since = r->last_line_ms ? r->last_line_ms : r->agent_started_ms;
 	if (running) {
 		command = agent_open_command(r->agent);
 		cause = command || !agent_uses_model(r->agent) ? "running" : "waiting on model";
+		if (r->waiting_since_ms) {
+			cause = "waiting on human";
+			since = r->waiting_since_ms;
+		}
 		if (r->verdict.set && str_eq(r->verdict.reason, "stall_timeout"))
 			cause = "stalled";
 	}

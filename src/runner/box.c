@@ -90,6 +90,8 @@ enum err_code box_begin(struct runner *r, const char *name, const char *const *a
 	int64_t timeout_ms, const char *timeout_reason, struct error *e)
 {
 	int out[2], err[2];
+	bool talks = r->launch.talks && str_eq(name, "agent");
+	int inlet[2] = { -1, -1 };
 	AUTO_CLOSE int in = stdin_path ? open(stdin_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
 	AUTO(env_release) struct env env = { 0 };
 	struct sandbox_plan plan;
@@ -100,20 +102,30 @@ enum err_code box_begin(struct runner *r, const char *name, const char *const *a
 	enum err_code rc = open_pipes(out, err, e);
 	if (rc)
 		return rc;
+	if (talks && pipe2(inlet, O_CLOEXEC) < 0)
+		rc = error_errno(e, "make a pipe");
+	in = talks ? inlet[0] : in;
 	make_env(r, extra_env, &env);
 	make_plan(r, argv, &env, share_net, &plan);
 	plan.stdin_fd = in >= 0 ? in : PROC_NULL;
 	plan.stdout_fd = out[1];
 	plan.stderr_fd = err[1];
-	rc = sandbox_start(&plan, &box, e);
+	if (!rc)
+		rc = sandbox_start(&plan, &box, e);
 	close(out[1]);
 	close(err[1]);
 	if (rc) {
 		close(out[0]);
 		close(err[0]);
+		if (talks)
+			close(inlet[1]);
 		return error_wrap(e, "start the %s in its sandbox", name);
 	}
 	step_run_box(r, &box, out[0], err[0]);
+	if (talks) {
+		r->step.in_fd = inlet[1];
+		fcntl(inlet[1], F_SETFL, O_NONBLOCK);
+	}
 	return ERR_OK;
 }
 

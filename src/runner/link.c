@@ -151,7 +151,8 @@ static void commands_start(struct runner *r, int64_t now_ms)
 	if (l->commands.fd >= 0 || now_ms < l->commands.not_before_ms || r->result_spooled)
 		return;
 	AUTO_FREE char *rest = mem_printf("commands?after=%lld&wait=%d", (long long)l->command_seen, LINK_POLL_WAIT_S);
-	if (call_connect(&l->commands, l->socket, now_ms, LINK_POLL_WAIT_S * 1000 + LINK_CALL_TIMEOUT_MS))
+	l->away = !call_connect(&l->commands, l->socket, now_ms, LINK_POLL_WAIT_S * 1000 + LINK_CALL_TIMEOUT_MS);
+	if (!l->away)
 		request_head(&l->commands.out, "GET", r, rest, 0);
 }
 
@@ -211,8 +212,16 @@ static void command_take(struct runner *r, const struct js *command)
 	if (n <= l->command_seen)
 		return;
 	l->command_seen = n;
-	if (str_eq(js_str(command, "kind"), "cancel"))
+	const char *kind = js_str_or(command, "kind", "");
+	const struct js *data = js_get(command, "data");
+	if (str_eq(kind, "cancel"))
 		runner_verdict(r, PHASE_CANCELED, "canceled", "canceled by %s", js_str_or(command, "actor", "somebody"));
+	else if (str_eq(kind, "decision"))
+		gates_command(r, data);
+	else if (str_eq(kind, "message"))
+		agent_told(r, data);
+	else if (str_eq(kind, "interrupt"))
+		agent_end_turn(r, js_str_or(command, "actor", "somebody"));
 }
 
 static void commands_done(struct runner *r, int64_t now_ms)

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define SPEC_MAX ((size_t)8 << 20)
-#define SECRETS_MAX ((size_t)8 << 10)
+#define SECRETS_MAX ((size_t)64 << 10)
 #define HAND_IN_AWAY_MS 3000   /* the server is away at the end: it will read the spool from disk */
 #define HAND_IN_MAX_MS 30000
 #define RUNNER_PULSE_MIN_MS 500
@@ -87,6 +87,7 @@ static enum err_code read_secrets(struct runner *r, struct error *e)
 		return error_set(e, ERR_INVALID, "descriptor %d gives no token", RUNNER_SECRETS_FD);
 	r->token = mem_strdup(js_str(o, "token"));
 	r->gateway_token = mem_strdup(js_str_or(o, "gateway_token", ""));
+	r->unsealed = js_get(o, "answers") ? js_copy(js_get(o, "answers")) : NULL;
 	explicit_bzero(text.data, text.len);
 	return ERR_OK;
 }
@@ -171,7 +172,8 @@ static enum err_code begin(struct runner *r, const char *dir, struct error *e)
 {
 	r->was_root = geteuid() == 0;
 	r->live = js_array();
-	r->out_file = r->err_file = -1;
+	r->out_file = r->err_file = r->requests_file = -1;
+	r->inlet.max = RUNNER_SEND_MAX;
 	fcntl(RUNNER_LOCK_FD, F_SETFD, FD_CLOEXEC);
 	prctl(PR_SET_DUMPABLE, 0); /* the tokens are ours alone */
 	enum err_code rc = read_spec(r, dir, e);
@@ -220,8 +222,9 @@ static void check_time(struct runner *r, int64_t now)
 			agent_touch(r);
 		r->next_pulse_ms = now + (stall < RUNNER_PULSE_MIN_MS ? RUNNER_PULSE_MIN_MS : min64(stall, RUNNER_BEAT_MS));
 	}
-	if (now >= r->run_deadline_ms)
+	if (now >= r->run_deadline_ms && !r->waiting_since_ms)
 		run_too_long(r);
+	gates_check_time(r, now);
 	step_check_time(r, now);
 	/* A verdict from outside the step ends the step; collecting what there is goes on. */
 	bool collecting = str_eq(r->step.name, "collect") || str_eq(r->step.name, "save");
@@ -231,13 +234,13 @@ static void check_time(struct runner *r, int64_t now)
 
 static int poll_timeout(struct runner *r, int64_t now)
 {
-	int64_t next = min64(min64(r->next_beat_ms, r->next_pulse_ms), link_next_ms(r));
+	int64_t next = min64(min64(min64(r->next_beat_ms, r->next_pulse_ms), link_next_ms(r)), gates_next_ms(r));
 	const struct step *s = &r->step;
-	if (s->active && s->deadline_ms)
+	if (s->active && s->deadline_ms && !r->waiting_since_ms)
 		next = min64(next, s->deadline_ms);
 	if (s->active && s->kill_at_ms)
 		next = min64(next, s->kill_at_ms);
-	if (!r->verdict.set)
+	if (!r->verdict.set && !r->waiting_since_ms)
 		next = min64(next, r->run_deadline_ms);
 	return next <= now ? 0 : (int)min64(next - now, RUNNER_BEAT_MS);
 }
@@ -252,6 +255,7 @@ static void turn(struct runner *r)
 	int out = s->active ? s->out_fd : -1, err = s->active ? s->err_fd : -1;
 	fds[n++] = (struct pollfd){ .fd = out, .events = POLLIN };
 	fds[n++] = (struct pollfd){ .fd = err, .events = POLLIN };
+	fds[n++] = (struct pollfd){ .fd = r->inlet.len ? s->in_fd : -1, .events = POLLOUT };
 	fds[n++] = (struct pollfd){ .fd = pidfd, .events = POLLIN };
 	if (poll(fds, (nfds_t)n, poll_timeout(r, clock_mono_ms())) < 0 && errno != EINTR)
 		log_error("poll: %s", strerror(errno));
@@ -259,8 +263,10 @@ static void turn(struct runner *r)
 	if (fds[0].revents)
 		on_signal(r);
 	link_turn(r, fds + 1, links, now);
-	if (fds[n - 3].revents || fds[n - 2].revents)
+	if (fds[n - 4].revents || fds[n - 3].revents)
 		step_read(r);
+	if (fds[n - 2].revents)
+		inlet_write(r);
 	if (fds[n - 1].revents)
 		step_ended(r);
 	check_time(r, clock_mono_ms());
@@ -312,6 +318,7 @@ static void release(struct runner *r)
 	link_close(r->link);
 	spool_close(r->spool);
 	agent_free(r->agent);
+	gates_release(r);
 	agent_outcome_release(&r->outcome);
 	agent_launch_release(&r->launch);
 	line_release(&r->lines);
@@ -323,7 +330,7 @@ static void release(struct runner *r)
 	js_free(r->live);
 	js_free(r->result);
 	char *owned[] = { r->token, r->gateway_token, r->verdict.error, r->setup_upper, r->upper, r->overlay_work, r->merged, r->scratch, r->plain, r->objects,
-		r->checkout, r->base_tree, r->prompt, r->model_url, r->setup_script };
+		r->checkout, r->base_tree, r->prompt, r->model_url, r->setup_script, r->interrupted_by };
 	for (size_t i = 0; i < ARRAY_SIZE(owned); i++)
 		free(owned[i]);
 }

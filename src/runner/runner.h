@@ -4,12 +4,14 @@
  *   steps.c    the phases in their order              link.c    the server: batches out, commands in
  *   workspace.c  layers, kept and saved               box.c     a program in the walls
  *   setup.c, agent_step.c, collect.c  the phases      beat.c    the heartbeat
- *   result.c   what is handed in
+ *   result.c   what is handed in                     gates.c   what the agent asks: rules, people, the record
+ *   inlet.c    the agent's stdin, and what went there  inbox.c  decisions by file when no server is there
  *
  * At any moment at most one step (a child: fetch, setup, agent, collect, verify) is under way.  A verdict, once set, stays: what ends the
  * run first is what it ended of. */
 #pragma once
 #include "agent/agent.h"
+#include "agent/policy.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/js.h"
@@ -29,6 +31,10 @@
 #define RUNNER_STEP_PIPE_READ ((size_t)64 << 10)
 #define RUNNER_STDERR_MAX ((int64_t)4 << 20) /* kept of an agent's stderr */
 #define RUNNER_TAIL_MAX ((size_t)2000)	     /* of a failed step's last words, in the error */
+#define RUNNER_SEND_MAX ((size_t)16 << 20)   /* waiting for an agent that does not read its stdin */
+#define RUNNER_GATES_MAX 64		     /* open at once; more are refused */
+#define RUNNER_INBOX_MS 500		     /* between looks into the inbox while the server is away */
+#define RUNNER_TURN_END_MS 10000	     /* for a turn that was asked to end, before its process is */
 #define RUNNER_LIVE_MAX 64		     /* live lines waiting to be sent; older ones are dropped */
 
 struct runner;
@@ -43,6 +49,7 @@ struct step {
 	struct sandbox box;	 /* ... or a sandbox */
 	bool is_box;
 	int out_fd, err_fd;	 /* what it prints; -1: nothing (more) */
+	int in_fd;		 /* its stdin when it talks, else -1 */
 	void (*on_output)(struct runner *r, const char *data, size_t n); /* stdout */
 	void (*on_error_output)(struct runner *r, const char *data, size_t n);
 	void (*on_exit)(struct runner *r, int status, const struct error *start_error); /* start_error NULL: it ran */
@@ -58,6 +65,15 @@ struct pulse {
 	int processes;
 	pid_t pid;     /* the one with the most CPU time ... */
 	char name[17]; /* ... and its name */
+};
+
+/* A request of the agent that a person decides. */
+struct gate {
+	char id[ID_SIZE];
+	char *request; /* the adapter's key */
+	char *kind;
+	struct js *data;
+	int64_t deadline_ms; /* monotonic; 0: none */
 };
 
 struct verdict {
@@ -98,7 +114,7 @@ struct runner {
 	struct cgroup *cgroup;
 
 	struct agent *agent;
-	char *prompt, *model_url;
+	char *prompt, *model_url, *interrupted_by;
 	struct agent_launch launch;
 	struct agent_outcome outcome;
 	int agent_status;
@@ -107,6 +123,20 @@ struct runner {
 	int64_t next_pulse_ms;
 	int64_t agent_started_ms, last_line_ms, next_beat_ms, last_beat_ms, run_deadline_ms;
 	char *setup_script; /* host path of the script to run, NULL: none */
+
+	struct gate gates[RUNNER_GATES_MAX];
+	int gate_count;
+	struct policy *policy;
+	struct js *decided;	  /* settled by earlier attempts of this turn: [{gate, kind, data, decision, used}] */
+	struct js *unheard;	  /* given to the agent, which has said nothing since: gate.delivered events to be */
+	int64_t waiting_since_ms; /* monotonic, while a gate is open; else 0 */
+	int64_t next_inbox_ms;
+	struct strbuf inlet;	  /* lines for the agent's stdin, not yet written */
+	int requests_file;	  /* requests.jsonl, or -1 */
+	struct js *secrets;	  /* texts that are cut out of all that is kept */
+	struct js *unsealed;	  /* decisions with people's secret answers: {gate: decision} */
+	size_t raw_skip;	  /* bytes of the line that is coming in which were kept before there was a secret */
+	bool turn_ends;		  /* the agent was asked to end its turn */
 
 	struct js *changes; /* the diff's summary */
 	struct js *verify;  /* {command, exit_code, ms} */
@@ -150,6 +180,33 @@ void setup_or_agent(struct runner *r);
 
 /* agent_step.c */
 void agent_begin(struct runner *r);
+void agent_told(struct runner *r, const struct js *message); /* a person's words for the running turn */
+void agent_end_turn(struct runner *r, const char *who);	      /* interrupt: the run then is canceled, with what was done kept */
+void agent_touch(struct runner *r);			      /* something happened that is not silence */
+/* gates.c */
+MUST_USE enum err_code gates_open(struct runner *r, struct error *e); /* policy and record from the spec */
+void gates_release(struct runner *r);
+void gates_ask(void *runner, const struct agent_ask *ask);	     /* sink.ask */
+void gates_withdraw(void *runner, const char *request);	     /* sink.withdraw */
+void gates_command(struct runner *r, const struct js *data);	     /* a decision from the server */
+/* A decision made here: linked, told, delivered; one that was linked before counts instead. */
+void gates_settle(struct runner *r, struct gate *g, const struct js *checked, const char *actor);
+void gates_check_time(struct runner *r, int64_t now_ms);
+int64_t gates_next_ms(const struct runner *r); /* INT64_MAX: nothing to wait for */
+void gates_tell_decided(struct runner *r, struct strbuf *out);       /* for the prompt */
+void gates_delivered_by_prompt(struct runner *r);
+void gates_heard(struct runner *r); /* the agent has spoken: what was given to it before has arrived */
+/* inbox.c */
+void inbox_look(struct runner *r);
+/* inlet.c */
+MUST_USE enum err_code inlet_open(struct runner *r, struct error *e);
+void inlet_send(void *runner, const char *line, size_t len); /* sink.send */
+void inlet_write(struct runner *r);			      /* what fits into the pipe now */
+void inlet_close(struct runner *r);
+void inlet_add_secret(struct runner *r, const struct js *gate_data, const struct js *decision);
+/* Cuts the secrets out of a line; true when one was in it. */
+bool inlet_scrub(const struct runner *r, struct strbuf *line);
+
 /* collect.c */
 void collect_plain_base(struct runner *r); /* plain layers, after setup: what setup did is not the agent's; then the agent */
 void collect_begin(struct runner *r);
@@ -180,9 +237,6 @@ void link_want_beat(struct runner *r);
 
 /* pulse.c */
 void pulse_take(struct runner *r, int64_t now_ms);
-/* agent_step.c: something happened that is not silence */
-void agent_touch(struct runner *r);
-
 /* beat.c */
 struct js *beat_make(struct runner *r);
 void beat_write(struct runner *r);

@@ -13,7 +13,7 @@
 void step_begin(struct runner *r, const char *name, int64_t timeout_ms, const char *timeout_reason)
 {
 	struct step *s = &r->step;
-	*s = (struct step){ .name = name, .proc = PROC_INIT, .box = SANDBOX_INIT_VALUE, .out_fd = -1, .err_fd = -1, .started_ms = clock_mono_ms(),
+	*s = (struct step){ .name = name, .proc = PROC_INIT, .box = SANDBOX_INIT_VALUE, .out_fd = -1, .err_fd = -1, .in_fd = -1, .started_ms = clock_mono_ms(),
 		.deadline_reason = timeout_reason };
 	s->deadline_ms = timeout_ms > 0 ? s->started_ms + timeout_ms : 0;
 	strbuf_reset(&r->tail);
@@ -93,6 +93,7 @@ void step_ended(struct runner *r)
 	if (s->err_fd >= 0)
 		close(s->err_fd);
 	s->out_fd = s->err_fd = -1;
+	inlet_close(r);
 	enum err_code rc = s->is_box ? sandbox_finish(&s->box, &status, &e) : proc_wait(&s->proc, -1, &status, &e);
 	if (!s->is_box)
 		proc_release(&s->proc);
@@ -131,9 +132,10 @@ void step_check_time(struct runner *r, int64_t now_ms)
 	struct step *s = &r->step;
 	if (!s->active)
 		return;
+	bool paused = r->waiting_since_ms && str_eq(s->name, "agent"); /* people's time is not the agent's */
 	if (s->kill_at_ms && now_ms >= s->kill_at_ms) {
 		step_end(r);
-	} else if (s->deadline_ms && now_ms >= s->deadline_ms) {
+	} else if (s->deadline_ms && now_ms >= s->deadline_ms && !paused) {
 		s->deadline_ms = 0;
 		bool silent = str_eq(s->deadline_reason, "stall_timeout");
 		runner_verdict(r, PHASE_TIMED_OUT, s->deadline_reason, silent ? "the %s was silent for longer than its limit of %.1f s" : "the %s took longer than its limit of %.1f s",

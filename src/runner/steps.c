@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #define FETCH_LINE_MAX ((size_t)1 << 20)
+#define RUNNER_CREDENTIAL_FD 5 /* what the server has given for this fetch, when the spec says so */
+#define FETCH_CREDENTIAL_FD 3  /* where `signalbox fetch` looks for it */
 
 void steps_finish(struct runner *r)
 {
@@ -92,14 +94,20 @@ static void on_fetch_exit(struct runner *r, int status, const struct error *star
 static struct js *fetch_job(const struct runner *r)
 {
 	static const char *const of_store[] = { "store", "commit", "head", "branch", NULL };
-	const struct js *source = js_get(r->spec, "source");
+	static const char *const of_url[] = { "commit", "branch", "proven", "depth", "submodules", "lfs", NULL };
+	const struct js *source = js_get(r->spec, "source"), *fetch = js_get(r->spec, "fetch");
 	struct js *job = js_object();
 	bool git = str_eq(js_str(source, "kind"), "git");
 	js_set_str(job, "kind", git ? "git" : "checkout");
 	if (git) {
 		js_set_str(job, "url", js_str(source, "url"));
 		js_set(job, "ref", js_get(source, "ref") ? js_ref(js_get(source, "ref")) : js_null());
+		js_set_str(job, "credential", js_str(js_get(source, "credential"), "fingerprint"));
+		js_merge(job, fetch); /* rules, and whether there is a secret */
 	}
+	for (const char *const *m = of_url; git && *m; m++)
+		if (js_get(source, *m))
+			js_set(job, *m, js_ref(js_get(source, *m)));
 	for (const char *const *m = of_store; !git && *m; m++)
 		js_set(job, *m, js_get(source, *m) ? js_ref(js_get(source, *m)) : js_null());
 	js_set_str(job, "cache", js_str(r->spec, "cache"));
@@ -142,6 +150,12 @@ static enum err_code start_fetch(struct runner *r, struct error *e)
 	spec.stdout_fd = out[1];
 	spec.stderr_fd = err[1];
 	spec.die_with_parent = true;
+	AUTO_CLOSE int credential = js_flag(js_get(r->spec, "fetch"), "secret", false) ? RUNNER_CREDENTIAL_FD : -1; /* read by nobody here, and not kept */
+	if (credential >= 0) {
+		spec.fds[0].from = credential;
+		spec.fds[0].to = FETCH_CREDENTIAL_FD;
+		spec.fd_count = 1;
+	}
 	enum err_code rc = proc_start(&spec, &proc, e);
 	close(out[1]);
 	close(err[1]);

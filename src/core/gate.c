@@ -1,0 +1,514 @@
+/* Gates as the API sees them: listed, decided once, swept when their time is up; and the inbox, through which files decide. */
+#include "core/gate.h"
+#include "agent/decision.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "core/gatefile.h"
+#include "core/inside.h"
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SWEEP_MAX 64	    /* expired gates in one tick */
+#define INBOXES_MAX 512	    /* tasks whose inbox is looked at in one tick */
+#define ADOPT_EVERY_TICKS 5 /* decisions that were linked and not committed are looked for this often */
+
+/* ---- shown */
+
+static void set_time(struct js *o, const char *key, int64_t ms)
+{
+	char text[RFC3339_SIZE];
+	if (ms)
+		clock_rfc3339(ms, text);
+	js_set(o, key, ms ? js_string(text) : js_null());
+}
+
+/* Questions were plain texts in the first release. */
+static struct js *data_shown(const struct js *data)
+{
+	struct js *o = js_copy(data), *list = js_array();
+	const struct js *questions = js_get(data, "questions");
+	for (size_t i = 0; i < js_len(questions); i++) {
+		const struct js *q = js_at(questions, i);
+		AUTO_FREE char *id = mem_printf("q%zu", i + 1);
+		struct js *whole = js_text(q) ? js_object() : js_copy(q);
+		if (js_text(q)) {
+			js_set_str(whole, "id", id);
+			js_set_str(whole, "text", js_text(q));
+			js_set_bool(whole, "free_text", true);
+		}
+		js_push(list, whole);
+	}
+	if (questions)
+		js_set(o, "questions", js_ref(list));
+	js_free(list);
+	return o;
+}
+
+static struct js *gate_to_js(const struct gate_row *g)
+{
+	struct js *o = js_object();
+	const char *dot = g->run ? strrchr(g->run, '.') : NULL;
+	js_set_str(o, "id", g->id);
+	js_set_str(o, "task", g->task);
+	js_set(o, "name", js_string(g->name));
+	js_set(o, "run", js_string(g->run));
+	js_set(o, "worker", g->run && dot && strchr(g->run, '.') < dot ? js_string_n(strchr(g->run, '.') + 1, (size_t)(dot - strchr(g->run, '.') - 1)) : js_null());
+	js_set_str(o, "kind", g->kind);
+	js_set_str(o, "state", g->state);
+	js_set(o, "data", data_shown(g->data));
+	set_time(o, "created_at", g->created_at);
+	set_time(o, "deadline_at", g->deadline_at);
+	js_set(o, "at_deadline", js_string(js_str(g->data, "at_deadline")));
+	set_time(o, "settled_at", g->settled_at);
+	set_time(o, "delivered_at", g->delivered_at);
+	js_set(o, "actor", js_string(g->actor));
+	js_set(o, "decision", g->decision ? gate_decision_shown(g->data, g->decision) : js_null());
+	return o;
+}
+
+struct gates_look {
+	struct core *core;
+	const struct gate_filter *filter;
+	const char *id;
+	struct js *out;
+	char task[ID_SIZE], next[ID_SIZE];
+};
+
+static enum err_code list_ids(struct db_conn *c, struct gates_look *l, char (*ids)[ID_SIZE], size_t max, size_t *ret_n, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(c, str_eq(l->filter->state, "blocked")
+		? "SELECT id FROM gates WHERE state='blocked' AND ?1 IS NOT NULL AND (?2 IS NULL OR task=?2) AND (?3 IS NULL OR id<?3) ORDER BY id DESC LIMIT ?4"
+		: "SELECT id FROM gates WHERE (?1 IS NULL OR state=?1) AND (?2 IS NULL OR task=?2) AND (?3 IS NULL OR id<?3) ORDER BY id DESC LIMIT ?4", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, l->filter->state);
+	db_bind_text(s, 2, l->filter->task ? l->task : NULL);
+	db_bind_text(s, 3, l->filter->after);
+	db_bind_int(s, 4, (int64_t)max);
+	while (!(rc = db_step(s, &row, e)) && row && *ret_n < max)
+		snprintf(ids[(*ret_n)++], ID_SIZE, "%s", db_text(s, 0));
+	db_done(s);
+	return rc;
+}
+
+static enum err_code list_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct gates_look *l = arg;
+	size_t n = 0, max = l->filter->limit > 0 && l->filter->limit < GATES_PAGE_MAX ? (size_t)l->filter->limit : GATES_PAGE_MAX;
+	AUTO_FREE char *room = mem_alloc((max + 1) * ID_SIZE);
+	char (*ids)[ID_SIZE] = (void *)room;
+	enum err_code rc = l->filter->task ? task_find(c, l->filter->task, NULL, l->task, e) : ERR_OK;
+	if (!rc)
+		rc = list_ids(c, l, ids, max, &n, e);
+	for (size_t i = 0; i < n && !rc; i++) {
+		AUTO_GATE struct gate_row g = { 0 };
+		rc = gate_load(c, ids[i], &g, e);
+		if (!rc)
+			js_push(l->out, gate_to_js(&g));
+	}
+	if (!rc && n == max)
+		snprintf(l->next, sizeof(l->next), "%s", ids[n - 1]);
+	return rc;
+}
+
+enum err_code core_gates(struct core *c, const struct gate_filter *f, struct js **ret_list, struct error *e)
+{
+	static const char *const states[] = { "blocked", "approved", "rejected", "answered", "expired", "canceled" };
+	struct gates_look l = { .core = c, .filter = f, .out = js_array() };
+	bool known = !f->state;
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
+		known = known || str_eq(f->state, states[i]);
+	enum err_code rc = known ? db_read(c->db, list_op, &l, e)
+				 : error_set(e, ERR_INVALID, "state '%.40s': expected blocked, approved, rejected, answered, expired or canceled", f->state);
+	if (rc) {
+		js_free(l.out);
+		return rc;
+	}
+	*ret_list = js_object();
+	js_set(*ret_list, "data", l.out);
+	js_set(*ret_list, "next_cursor", l.next[0] ? js_string(l.next) : js_null());
+	return ERR_OK;
+}
+
+static enum err_code one_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct gates_look *l = arg;
+	AUTO_GATE struct gate_row g = { 0 };
+	enum err_code rc = gate_load(c, l->id, &g, e);
+	if (!rc)
+		l->out = gate_to_js(&g);
+	return rc;
+}
+
+enum err_code core_gate(struct core *c, const char *id, struct js **ret, struct error *e)
+{
+	struct gates_look l = { .core = c, .id = id };
+	enum err_code rc = db_read(c->db, one_op, &l, e);
+	if (rc == ERR_NOT_FOUND)
+		error_hint(e, "`signalbox gates` lists those that are open");
+	if (!rc)
+		*ret = l.out;
+	return rc;
+}
+
+/* ---- secrets */
+
+typedef enum err_code text_fn(struct core *c, const char *text, char **ret, struct error *e);
+
+static enum err_code seal_one(struct core *c, const char *text, char **ret, struct error *e UNUSED)
+{
+	*ret = seal_text(c->seal_key, text);
+	return ERR_OK;
+}
+
+static enum err_code reveal_one(struct core *c, const char *text, char **ret, struct error *e)
+{
+	return seal_reveal(c->seal_key, text, ret, e);
+}
+
+/* Every text of the answers to `question` is replaced by what fn makes of it. */
+static enum err_code change_answers(struct core *c, struct js *answers, const char *question, text_fn *fn, struct error *e)
+{
+	const struct js *texts = js_get(answers, question);
+	AUTO_JS struct js *changed = js_array();
+	for (size_t i = 0; i < js_len(texts); i++) {
+		char *text = NULL;
+		enum err_code rc = fn(c, js_text(js_at(texts, i)) ? js_text(js_at(texts, i)) : "", &text, e);
+		if (rc)
+			return rc;
+		js_push_str(changed, text);
+		seal_forget(text);
+	}
+	if (texts)
+		js_set(answers, question, js_ref(changed));
+	return ERR_OK;
+}
+
+static enum err_code change_secrets(struct core *c, const struct js *data, struct js *decision, text_fn *fn, struct error *e)
+{
+	const struct js *questions = js_get(data, "questions");
+	enum err_code rc = ERR_OK;
+	for (size_t i = 0; !rc && i < js_len(questions); i++) {
+		const struct js *q = js_at(questions, i);
+		if (js_flag(q, "secret", false) && js_str(q, "id") && js_get(decision, "answers"))
+			rc = change_answers(c, js_get(decision, "answers"), js_str(q, "id"), fn, e);
+	}
+	return rc;
+}
+
+struct unseal {
+	const char *gate;
+	struct gate_row row;
+};
+
+static enum err_code load_gate_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct unseal *u = arg;
+	return gate_load(conn, u->gate, &u->row, e);
+}
+
+enum err_code gate_unseal(struct core *c, struct js *decision, struct error *e)
+{
+	struct unseal u = { .gate = js_str_or(decision, "gate", "") };
+	enum err_code rc = db_read(c->db, load_gate_op, &u, e);
+	if (!rc)
+		rc = change_secrets(c, u.row.data, decision, reveal_one, e);
+	gate_row_release(&u.row);
+	return rc;
+}
+
+/* ---- decided */
+
+struct decide {
+	struct core *core;
+	const char *gate;
+	const struct js *winner;
+	struct outbox out;
+	struct gate_row row;
+};
+
+static enum err_code settle_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct decide *d = arg;
+	return gate_settle(c, d->gate, d->winner, &d->out, e);
+}
+
+static enum err_code commit_winner(struct core *c, const char *gate, const char *task, const struct js *winner, struct error *e)
+{
+	struct decide d = { .core = c, .gate = gate, .winner = winner };
+	enum err_code rc = db_write(c->db, settle_op, &d, e);
+	if (!rc && d.out.count) {
+		AUTO_FREE char *topic = mem_printf("commands:%s", task);
+		core_publish(c, &d.out);
+		hub_touch(c->hub, topic);
+		sched_ask(c);
+	}
+	outbox_release(&d.out);
+	return rc;
+}
+
+/* The same reply again is harmless; another one learns who was first. */
+static enum err_code compare(struct core *c, const struct gate_row *g, const struct js *winner, const struct js *checked, struct error *e)
+{
+	static const char *const members[] = { "decision", "scope", "answers", "content", "note" };
+	AUTO_JS struct js *was = winner ? js_copy(winner) : js_object();
+	bool same = change_secrets(c, g->data, was, reveal_one, NULL) == ERR_OK;
+	for (size_t i = 0; same && i < ARRAY_SIZE(members); i++) {
+		const struct js *a = js_get(was, members[i]), *b = js_get(checked, members[i]);
+		same = !a == !b && (!a || js_equal(a, b));
+	}
+	if (same)
+		return ERR_OK;
+	return error_set(e, ERR_CONFLICT, "gate %s was %s by %s at %s", g->id, decision_state(js_str_or(winner, "decision", "cancel")), js_str_or(winner, "actor", "somebody"),
+		js_str_or(winner, "at", "?"));
+}
+
+/* The file is the judge between replies: whoever links it has decided, then the row follows. */
+static enum err_code settle(struct core *c, const struct gate_row *g, const struct js *checked, const char *who, struct js **ret_winner, struct error *e)
+{
+	AUTO_FREE char *dir = core_task_dir(c, g->task);
+	AUTO_JS struct js *decision = gate_decision_make(g->id, checked, who);
+	bool won = false;
+	enum err_code rc = change_secrets(c, g->data, decision, seal_one, e);
+	if (!rc)
+		rc = gatefile_dirs(dir, c->root ? c->uid : (uid_t)-1, c->gid, e);
+	if (!rc)
+		rc = gatefile_settle(dir, g->id, decision, ret_winner, &won, e);
+	return rc;
+}
+
+static enum err_code decide(struct core *c, const char *who, const struct gate_row *g, const struct js *body, struct error *e)
+{
+	AUTO_JS struct js *checked = NULL;
+	AUTO_JS struct js *winner = NULL;
+	AUTO_JS struct js *data = data_shown(g->data);
+	struct unseal after = { .gate = g->id };
+	enum err_code rc = decision_check(g->kind, data, body, &checked, e);
+	if (rc)
+		return rc;
+	if (!str_eq(g->state, "blocked"))
+		return compare(c, g, g->decision, checked, e);
+	rc = settle(c, g, checked, who, &winner, e);
+	if (!rc)
+		rc = commit_winner(c, g->id, g->task, winner, e);
+	if (!rc)
+		rc = db_read(c->db, load_gate_op, &after, e); /* canceled meanwhile, for example */
+	if (!rc)
+		rc = compare(c, &after.row, after.row.decision, checked, e);
+	gate_row_release(&after.row);
+	return rc;
+}
+
+enum err_code core_decide(struct core *c, const char *who, const char *gate, const struct js *body, struct js **ret_gate, struct error *e)
+{
+	struct unseal u = { .gate = gate };
+	enum err_code rc = db_read(c->db, load_gate_op, &u, e);
+	if (rc == ERR_NOT_FOUND)
+		error_hint(e, "`signalbox gates` lists those that are open");
+	if (!rc)
+		rc = decide(c, who, &u.row, body, e);
+	gate_row_release(&u.row);
+	return rc ? rc : core_gate(c, gate, ret_gate, e);
+}
+
+/* ---- ticks */
+
+struct sweep {
+	char ids[INBOXES_MAX][ID_SIZE];
+	size_t n, max;
+	const char *sql;
+};
+
+static enum err_code sweep_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct sweep *w = arg;
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(conn, w->sql, &s, e);
+	if (rc)
+		return rc;
+	if (strstr(w->sql, "?1")) {
+		db_bind_text(s, 1, clock_boot_id());
+		db_bind_int(s, 2, clock_mono_ms());
+		db_bind_int(s, 3, clock_wall_ms());
+	}
+	while (w->n < w->max && !(rc = db_step(s, &row, e)) && row)
+		snprintf(w->ids[w->n++], ID_SIZE, "%s", db_text(s, 0));
+	db_done(s);
+	return rc;
+}
+
+static void sweep(struct core *c, const char *sql, size_t max, void (*each)(struct core *c, const char *id))
+{
+	struct sweep *w = NEW(struct sweep);
+	struct error e = ERROR_INIT;
+	w->sql = sql;
+	w->max = max;
+	if (db_read(c->db, sweep_op, w, &e))
+		log_warn("gates: %s", e.text);
+	for (size_t i = 0; i < w->n; i++)
+		each(c, w->ids[i]);
+	free(w);
+}
+
+/* What happens when nobody has answered: the gate's own rule. */
+static struct js *expired(const struct gate_row *g)
+{
+	const char *then = js_str_or(g->data, "at_deadline", "reject");
+	struct js *o = js_object(), *answers = str_eq(then, "default") ? decision_default(g->kind, g->data, js_str(g->data, "default_answer")) : NULL;
+	js_set_str(o, "decision", "expire");
+	js_set_str(o, "then", answers ? "answer" : str_eq(then, "fail") ? "fail" : "reject");
+	if (answers)
+		js_set(o, "answers", answers);
+	return o;
+}
+
+static void expire_gate(struct core *c, const char *id)
+{
+	struct unseal u = { .gate = id };
+	struct error e = ERROR_INIT;
+	AUTO_JS struct js *winner = NULL;
+	enum err_code rc = db_read(c->db, load_gate_op, &u, &e);
+	AUTO_JS struct js *decision = rc ? NULL : expired(&u.row);
+	if (!rc)
+		rc = settle(c, &u.row, decision, SERVER_ACTOR, &winner, &e);
+	if (!rc)
+		rc = commit_winner(c, id, u.row.task, winner, &e);
+	if (rc)
+		log_warn("gate %s: its time is up: %s", id, e.text);
+	else
+		reconcile_found(c, "gate_expired", id, "settled by its rule");
+	gate_row_release(&u.row);
+}
+
+/* Linked by a server that was killed before its commit, or by a runner whose word has not come. */
+static void adopt_decision(struct core *c, const char *id)
+{
+	struct unseal u = { .gate = id };
+	struct error e = ERROR_INIT;
+	AUTO_JS struct js *winner = NULL;
+	if (db_read(c->db, load_gate_op, &u, &e) == ERR_OK) {
+		AUTO_FREE char *dir = core_task_dir(c, u.row.task);
+		enum err_code rc = gatefile_decision(dir, id, &winner, &e);
+		if (!rc)
+			rc = commit_winner(c, id, u.row.task, winner, &e);
+		if (!rc)
+			reconcile_found(c, "gate_decision", id, "taken from its file");
+		else if (rc != ERR_NOT_FOUND)
+			log_warn("gate %s: its decision: %s", id, e.text);
+	}
+	gate_row_release(&u.row);
+}
+
+struct inbox {
+	struct core *core;
+	const char *task;
+	struct outbox out;
+	const char *file, *problem, *who;
+};
+
+static enum err_code refused_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	struct inbox *i = arg;
+	struct js *data = js_object();
+	js_set_str(data, "file", i->file);
+	js_set_str(data, "problem", i->problem);
+	return event_add(conn, i->task, "inbox.refused", NULL, 0, i->who, clock_wall_ms(), data, &i->out, e);
+}
+
+static enum inbox_fate refuse(struct inbox *i, const struct inbox_file *file, const char *problem, const char *who)
+{
+	struct error e = ERROR_INIT;
+	if (file->fresh)
+		return INBOX_LEAVE;
+	i->file = file->name;
+	i->problem = problem;
+	i->who = who;
+	if (db_write(i->core->db, refused_op, i, &e))
+		log_warn("inbox of task %s: %s", i->task, e.text);
+	else
+		core_publish(i->core, &i->out);
+	outbox_release(&i->out);
+	return INBOX_REFUSED;
+}
+
+static enum err_code take_gate_file(struct core *c, const char *gate, const char *task, const struct inbox_file *file, const char *who, bool *ret_secret, struct error *e)
+{
+	AUTO_JS struct js *body = NULL;
+	AUTO_JS struct js *shown = NULL;
+	struct js *after = NULL;
+	enum err_code rc = core_gate(c, gate, &shown, e);
+	if (!rc && !str_eq(js_str(shown, "task"), task))
+		rc = error_set(e, ERR_NOT_FOUND, "gate %s is of another task", gate);
+	if (rc)
+		return rc;
+	*ret_secret = decision_is_secret(js_get(shown, "data"));
+	rc = gatefile_parse(file->text, file->len, &body, e);
+	if (!rc)
+		rc = core_decide(c, who, gate, body, &after, e);
+	js_free(after);
+	return rc;
+}
+
+/* The file's owner; not more than that can be known of who wrote it. */
+static char *owner_name(uid_t uid)
+{
+	char room[4096];
+	struct passwd pw, *found = NULL;
+	if (getpwuid_r(uid, &pw, room, sizeof(room), &found) == 0 && found)
+		return mem_printf("file:%s", pw.pw_name);
+	return mem_printf("file:%u", (unsigned)uid);
+}
+
+static enum inbox_fate take_file(void *ctx, const struct inbox_file *file)
+{
+	struct inbox *i = ctx;
+	char gate[ID_SIZE + 8];
+	bool secret = false;
+	struct error e = ERROR_INIT;
+	AUTO_FREE char *who = owner_name(file->owner);
+	enum err_code rc = ERR_OK;
+	if (file->problem)
+		return refuse(i, file, file->problem, who);
+	if (str_eq(file->name, "message.md")) {
+		AUTO_JS struct js *body = js_object();
+		struct js *task = NULL;
+		if (file->fresh)
+			return INBOX_LEAVE; /* a message has no end that one could see */
+		js_set(body, "text", js_string_n(file->text, file->len));
+		js_set_bool(body, "queue", true);
+		rc = core_message(i->core, who, i->task, NULL, body, &task, &e);
+		js_free(task);
+	} else if (gatefile_inbox_gate(file->name, gate, sizeof(gate))) {
+		rc = take_gate_file(i->core, gate, i->task, file, who, &secret, &e);
+	} else {
+		rc = error_set(&e, ERR_INVALID, "it is neither message.md nor <gate>.yaml");
+	}
+	if (rc)
+		return refuse(i, file, e.text, who);
+	return secret ? INBOX_REMOVE : INBOX_DONE;
+}
+
+static void look_into_inbox(struct core *c, const char *task)
+{
+	struct inbox i = { .core = c, .task = task };
+	AUTO_FREE char *dir = core_task_dir(c, task);
+	gatefile_inbox(dir, take_file, &i);
+}
+
+/* A live run's own gates are its runner's to expire; those of others nobody else looks after. */
+void gates_tick(struct core *c)
+{
+	sweep(c, "SELECT g.id FROM gates g JOIN tasks t ON t.id=g.task WHERE g.state='blocked' AND g.deadline_at IS NOT NULL"
+		" AND ((g.boot=?1 AND g.deadline_mono<?2) OR (g.boot<>?1 AND g.deadline_at<?3))"
+		" AND NOT EXISTS(SELECT 1 FROM runs r WHERE r.task=g.task AND r.phase NOT IN ('succeeded','failed','canceled','timed_out','lost')) LIMIT 64",
+		SWEEP_MAX, expire_gate);
+	sweep(c, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND run_n>0", INBOXES_MAX, look_into_inbox);
+	if (c->gate_ticks++ % ADOPT_EVERY_TICKS == 0)
+		sweep(c, "SELECT id FROM gates WHERE state='blocked'", INBOXES_MAX, adopt_decision);
+}

@@ -1,0 +1,52 @@
+/* Gates, for the files of this room: rows, and what happens to them inside other transactions.
+ *
+ *   blocked -> approved | rejected | answered | expired | canceled         settled once: gates/<id>.decision is linked into place first, then the row follows
+ *   settled -> delivered                                                   when the run's agent has got it
+ *
+ * A gate of a live run is delivered to it as a command.  One whose run is gone waits; when the last such gate is settled the task goes on with a new
+ * attempt (or turn) that is told the decisions and answers the same requests from the record. */
+#pragma once
+#include "core/task_db.h"
+
+struct core;
+
+#define GATE_RESUMES_MAX 10 /* attempts of one turn that only deliver decisions, beyond the retry policy's */
+#define GATES_PAGE_MAX 1000
+
+struct gate_row {
+	char id[ID_SIZE];
+	char *task, *run, *request, *kind, *state, *actor, *name, *boot; /* request NULL: the agent asked with its last words; name: the task's */
+	struct js *data, *decision;
+	int64_t turn, created_at, settled_at, delivered_at, deadline_at, deadline_mono;
+};
+void gate_row_release(struct gate_row *g);
+#define AUTO_GATE __attribute__((cleanup(gate_row_release)))
+
+MUST_USE enum err_code gate_load(struct db_conn *c, const char *id, struct gate_row *ret, struct error *e);
+/* From a runner's gate.blocked, or from a final answer. `data` has gate, kind, request?, deadline_at?; one that is there already is left as it is. */
+MUST_USE enum err_code gate_open(struct db_conn *c, const struct run_row *r, const struct js *data, int64_t at, struct outbox *out, struct error *e);
+/* `decision` {id, decision, ..., actor, at} has won gates/<id>.decision. Tells the live run, or lets the task go on. Settled already: nothing. */
+MUST_USE enum err_code gate_settle(struct db_conn *c, const char *id, const struct js *decision, struct outbox *out, struct error *e);
+/* Only the row and the event; who calls goes on itself. */
+MUST_USE enum err_code gate_settle_row(struct db_conn *c, const struct gate_row *g, const struct js *decision, struct outbox *out, struct error *e);
+MUST_USE enum err_code gate_delivered(struct db_conn *c, const char *id, int64_t at, struct error *e);
+/* Of the run's own requests: how many are open, how many decisions it has not got. */
+MUST_USE enum err_code gate_count(struct db_conn *c, const char *run, int64_t *ret_blocked, int64_t *ret_undelivered, struct error *e);
+/* Settled requests of this turn, for the next attempt's spec: [{gate, kind, data, decision}]; sealed answers stay sealed. */
+MUST_USE enum err_code gate_decided(struct db_conn *c, const char *task, int64_t turn, struct js **ret, struct error *e);
+/* Open gates of a task whose questions nobody will be asked any more. */
+MUST_USE enum err_code gate_cancel_open(struct db_conn *c, const char *task, const char *actor, struct outbox *out, struct error *e);
+MUST_USE enum err_code task_has_live_run(struct db_conn *c, const struct task_row *t, bool *ret, struct error *e);
+/* A numbered command for a run's runner; the caller wakes it (hub topic "commands:<task>") after the commit. */
+MUST_USE enum err_code command_add(struct db_conn *c, const char *run, const char *kind, const struct js *data, const char *actor, struct error *e);
+
+/* What a decision shows: secrets are stars. */
+struct js *gate_decision_shown(const struct js *data, const struct js *decision);
+/* The open gates of a task, as rows. The caller releases each and frees. */
+struct gate_list { struct gate_row *rows; size_t n; };
+void gate_list_release(struct gate_list *l);
+MUST_USE enum err_code gate_list_open(struct db_conn *c, const char *task, struct gate_list *ret, struct error *e);
+/* {id, gate, decision..., actor, at} from a checked decision. */
+struct js *gate_decision_make(const char *gate, const struct js *checked, const char *actor);
+/* Sealed answers of secret questions, opened for the runner. */
+MUST_USE enum err_code gate_unseal(struct core *c, struct js *decision, struct error *e);

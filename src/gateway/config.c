@@ -77,6 +77,19 @@ const struct provider *config_provider(const struct config *c, const char *name)
 	return NULL;
 }
 
+const struct provider *config_provider_for(const struct config *c, const char *name, enum wire wire)
+{
+	const struct provider *own = config_provider(c, name);
+
+	if (own == NULL || own->wire == wire)
+		return own;
+	if (str_eq(own->name, c->default_provider))
+		for (size_t i = 0; i < c->provider_count; i++)
+			if (c->providers[i].wire == wire)
+				return &c->providers[i];
+	return own->wire == WIRE_ANY ? own : NULL;
+}
+
 static enum err_code text_wanted(const struct js *o, const char *where, const char *key, bool needed, char **ret, struct error *e)
 {
 	const char *s = NULL;
@@ -128,7 +141,7 @@ static enum err_code provider_url(struct provider *p, const char *where, const c
 		return error_set(e, ERR_INVALID, "%s.base_url: expected http(s)://HOST[:PORT]/PATH without user, query or fragment", where);
 	while (len > 0 && base[len - 1] == '/')
 		len--;
-	p->url = mem_printf("%.*s/responses", (int)len, base);
+	p->url = mem_strndup(base, len);
 	p->host = port == NULL ? mem_strdup(host) : mem_printf("%s:%s", host, port);
 	return ERR_OK;
 }
@@ -151,8 +164,9 @@ static enum err_code provider_read(struct provider *p, const char *name, const s
 		rc = text_wanted(o, where, "model", false, &p->model, e);
 	if (rc != ERR_OK)
 		return rc;
-	if (wire != NULL && !str_eq(wire, "responses"))
-		return error_set(e, ERR_UNSUPPORTED, "%s.wire: '%s' is not known, expected responses", where, wire);
+	if (wire != NULL && !str_eq(wire, "responses") && !str_eq(wire, "messages"))
+		return error_set(e, ERR_UNSUPPORTED, "%s.wire: '%s' is not known, expected responses or messages", where, wire);
+	p->wire = wire == NULL ? WIRE_ANY : str_eq(wire, "messages") ? WIRE_MESSAGES : WIRE_RESPONSES;
 	if (p->key != NULL && strpbrk(p->key, "\r\n") != NULL)
 		return error_set(e, ERR_INVALID, "%s.key: has a line end in it", where);
 	return provider_url(p, where, base, e);

@@ -3,6 +3,7 @@
  *	{"socket":"/run/x/model.sock", "control":"/run/x/gateway.sock", "key":"<base64url of 32 bytes>", "record_dir":"/data/model",
  *	 "uid":N, "gid":N, "default_provider":"openai",
  *	 "providers":{"openai":{"base_url":"https://api.openai.com/v1","key":"...","wire":"responses","model":"override, optional"}},
+ *	 (wire: responses or messages; left out: whichever of them an agent asks for)
  *	 "limits":{"connect_ms":10000,"idle_ms":600000,"drain_ms":600000,"probe_ms":5000,"early_ms":20000}}
  *
  * A struct config is immutable and counted: an exchange keeps the one it began with while HUP brings another. */
@@ -24,11 +25,14 @@
 #define CONFIG_PROBE_MAX_MS INT64_C(20000) /* the agent's connection is closed after a minute of silence */
 #define CONFIG_LIMIT_MAX_MS INT64_C(86400000)
 
+enum wire { WIRE_ANY, WIRE_RESPONSES, WIRE_MESSAGES };
+
 struct provider {
 	char *name;
-	char *url;   /* of the responses endpoint */
+	enum wire wire; /* the API that it speaks */
+	char *url;   /* what "/responses" or "/messages" is added to */
 	char *host;  /* host[:port], for messages */
-	char *key;   /* NULL: none is sent */
+	char *key;   /* NULL: none is sent. Bearer for Responses, x-api-key for Messages */
 	char *model; /* what every request asks for instead of its own; or NULL */
 };
 
@@ -51,3 +55,6 @@ MUST_USE enum err_code config_parse(const char *text, size_t len, struct config 
 struct config *config_ref(struct config *c); /* the caller guards the pointer it comes from */
 void config_unref(struct config *c);	     /* NULL is fine; the last one wipes the keys */
 const struct provider *config_provider(const struct config *c, const char *name); /* NULL name: the default */
+/* Of the providers that a run may use, the one that speaks `wire`. A run that is bound to the default one may use another for an API that
+ * the default does not speak: the first of the configuration. NULL: none. */
+const struct provider *config_provider_for(const struct config *c, const char *name, enum wire wire);

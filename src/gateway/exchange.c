@@ -12,13 +12,15 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "gateway/gateway.h"
+#include "model/messages.h"
 #include "model/meter.h"
 #include <string.h>
 
-#define FORWARD_LINES_MAX 8
+#define FORWARD_LINES_MAX 12
 
 /* What of an agent's head a provider gets to see. */
-static const char *const forwarded_headers[] = { "Accept", "Content-Type", "User-Agent", "OpenAI-Beta", "Originator", "Session-Id" };
+static const char *const forwarded_headers[] = { "Accept", "Content-Type", "User-Agent", "OpenAI-Beta", "Originator", "Session-Id",
+	"Anthropic-Version", "Anthropic-Beta" };
 
 _Static_assert(ARRAY_SIZE(forwarded_headers) + 2 <= FORWARD_LINES_MAX, "each line has its place");
 
@@ -28,6 +30,7 @@ struct exchange {
 	const struct provider *provider;
 	struct token_claims claims;
 	char request_id[ID_SIZE];
+	enum wire wire;	   /* the API that the agent speaks */
 	bool wants_stream;
 	struct record_ticket ticket;
 	struct transfer *transfer;
@@ -158,17 +161,18 @@ static void exchange_refuse(struct exchange *x, struct http_request *r, int stat
 	exchange_record(x, message);
 	if (status == 429 || status == 503)
 		http_reply_header(r, "Retry-After", "1");
-	http_reply_js(r, status, error_body(type, code, message));
+	http_reply_js(r, status, x->wire == WIRE_MESSAGES ? messages_error_body(status, NULL, message) : error_body(type, code, message));
 	exchange_free(x);
 }
 
 static bool token_check(struct exchange *x, struct http_request *r)
 {
 	const char *header = http_header(r, "Authorization");
+	const char *token = header != NULL && str_starts(header, "Bearer ") ? header + strlen("Bearer ") : http_header(r, "X-Api-Key");
 	struct error e = ERROR_INIT;
 
-	if (header != NULL && str_starts(header, "Bearer ")) {
-		if (token_verify(x->config->key, header + strlen("Bearer "), clock_wall_ms() / 1000, &x->claims, &e) == ERR_OK)
+	if (token != NULL) {
+		if (token_verify(x->config->key, token, clock_wall_ms() / 1000, &x->claims, &e) == ERR_OK)
 			return true;
 	} else {
 		(void)error_set(&e, ERR_DENIED, "a run token is needed: Authorization: Bearer sbx1...");
@@ -182,9 +186,12 @@ static bool provider_check(struct exchange *x, struct http_request *r, const str
 	const char *model = js_str_or(body, "model", "");
 	AUTO_FREE char *message = NULL;
 
-	x->provider = config_provider(x->config, x->claims.provider);
+	x->provider = config_provider_for(x->config, x->claims.provider, x->wire);
 	if (x->provider == NULL) {
-		message = mem_printf("the gateway has no provider '%s'", x->claims.provider);
+		const char *name = x->claims.provider != NULL ? x->claims.provider : x->config->default_provider;
+
+		message = config_provider(x->config, name) == NULL ? mem_printf("the gateway has no provider '%s'", name)
+			: mem_printf("the provider '%s' does not speak the %s API", name, x->wire == WIRE_MESSAGES ? "Messages" : "Responses");
 		exchange_refuse(x, r, 403, "invalid_request_error", "provider_not_found", message);
 		return false;
 	}
@@ -215,8 +222,9 @@ static char *body_forward(const struct exchange *x, const struct http_request *r
 static bool record_begin(struct exchange *x, struct http_request *r, const struct js *body)
 {
 	size_t len;
+	AUTO_JS struct js *input = x->wire == WIRE_MESSAGES ? messages_for_record(js_get(body, "messages")) : js_ref(js_get(body, "input"));
 	struct record_request rq = { .request_id = x->request_id, .provider = x->provider->name, .model = js_str(body, "model"),
-		.input = js_get(body, "input"), .stream = x->wants_stream };
+		.input = input, .stream = x->wants_stream };
 	struct error e = ERROR_INIT;
 	enum err_code rc;
 
@@ -234,14 +242,25 @@ static bool record_begin(struct exchange *x, struct http_request *r, const struc
 	return false;
 }
 
+/* What the agent asked for, below the provider's own base; of the query only what is known passes. */
+static char *exchange_url(const struct exchange *x, const struct http_request *r)
+{
+	bool beta = str_eq(http_query(r, "beta"), "true");
+
+	if (x->wire == WIRE_RESPONSES)
+		return mem_printf("%s/responses", x->provider->url);
+	return mem_printf("%s/messages%s%s", x->provider->url, str_ends(http_path(r), "/count_tokens") ? "/count_tokens" : "", beta ? "?beta=true" : "");
+}
+
 static bool exchange_send(struct exchange *x, struct http_request *r, struct js *body)
 {
 	const char *lines[FORWARD_LINES_MAX] = { NULL };
 	char *made[FORWARD_LINES_MAX] = { NULL };
 	size_t n = 0;
 	struct error e = ERROR_INIT;
-	struct transfer_request rq = { .url = x->provider->url, .host = x->provider->host, .key = x->provider->key, .headers = lines,
-		.connect_ms = x->config->connect_ms, .idle_ms = x->config->idle_ms };
+	AUTO_FREE char *url = exchange_url(x, r);
+	struct transfer_request rq = { .url = url, .host = x->provider->host, .key = x->provider->key, .headers = lines,
+		.key_header = x->wire == WIRE_MESSAGES ? "x-api-key" : NULL, .connect_ms = x->config->connect_ms, .idle_ms = x->config->idle_ms };
 	enum err_code rc;
 
 	for (size_t i = 0; i < ARRAY_SIZE(forwarded_headers); i++) {
@@ -295,11 +314,8 @@ static ssize_t probe_write(struct exchange *x, char *buf, size_t max)
 	return 1;
 }
 
-/* An error that came after the 200: told as the stream's own failure event, or as the plain body. */
-static ssize_t late_error_write(struct exchange *x, char *buf, size_t max, const char *message)
+static struct js *late_failure(const struct exchange *x, const char *message)
 {
-	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
-	AUTO_JS struct js *event = js_object();
 	struct js *response = js_object(), *error = js_object();
 
 	js_set_str(error, "code", "server_error");
@@ -307,10 +323,21 @@ static ssize_t late_error_write(struct exchange *x, char *buf, size_t max, const
 	js_set_str(response, "id", x->request_id);
 	js_set_str(response, "status", "failed");
 	js_set(response, "error", error);
+	return response;
+}
+
+/* An error that came after the 200: told as the stream's own failure event, or as the plain body. */
+static ssize_t late_error_write(struct exchange *x, char *buf, size_t max, const char *message)
+{
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	AUTO_JS struct js *told = x->wire == WIRE_MESSAGES ? messages_error_body(502, NULL, message) : late_failure(x, message);
+	AUTO_JS struct js *event = js_object();
+
 	js_set_str(event, "type", "response.failed");
-	js_set(event, "response", response);
-	strbuf_adds(&out, x->wants_stream ? "event: response.failed\ndata: " : "");
-	js_dump_to(x->wants_stream ? event : response, &out);
+	js_set(event, "response", js_ref(told));
+	if (x->wants_stream)
+		strbuf_adds(&out, x->wire == WIRE_MESSAGES ? "event: error\ndata: " : "event: response.failed\ndata: ");
+	js_dump_to(x->wants_stream && x->wire == WIRE_RESPONSES ? event : told, &out);
 	strbuf_adds(&out, "\n\n");
 	if (out.len > max)
 		return -2;
@@ -450,7 +477,8 @@ static void exchange_reply(struct exchange *x, struct http_request *r)
 	http_stream(r, status, type != NULL ? type : "application/octet-stream", &ops, x, NULL);
 }
 
-static void handle_responses(struct http_request *r, void *ctx)
+/* Both APIs; which one shows in the path. */
+static void handle_ask(struct http_request *r, void *ctx)
 {
 	struct exchange_host *h = ctx;
 	struct exchange *x = exchange_new(h);
@@ -459,6 +487,7 @@ static void handle_responses(struct http_request *r, void *ctx)
 	const char *bytes;
 	size_t len;
 
+	x->wire = str_ends(http_path(r), "/responses") ? WIRE_RESPONSES : WIRE_MESSAGES;
 	if (atomic_load(&h->draining)) {
 		exchange_refuse(x, r, 503, "server_error", "gateway_draining", "this gateway is ending; the next one answers on the same socket");
 		return;
@@ -484,14 +513,16 @@ static void handle_responses(struct http_request *r, void *ctx)
 
 static void handle_other(struct http_request *r, UNUSED void *ctx)
 {
-	AUTO_FREE char *message = mem_printf("the model gateway has only POST /v1/responses, not %s %s", http_method(r), http_path(r));
+	AUTO_FREE char *message = mem_printf("the model gateway has only POST /v1/responses and /v1/messages, not %s %s", http_method(r), http_path(r));
 
 	http_reply_js(r, 404, error_body("invalid_request_error", "not_found", message));
 }
 
 const struct http_route exchange_routes[] = {
-	{ .method = "POST", .pattern = "/v1/responses", .handle = handle_responses, .body_max = GATEWAY_BODY_MAX, .summary = "Ask the model" },
-	{ .method = "POST", .pattern = "/responses", .handle = handle_responses, .body_max = GATEWAY_BODY_MAX, .summary = "The same, for a base URL without /v1" },
+	{ .method = "POST", .pattern = "/v1/responses", .handle = handle_ask, .body_max = GATEWAY_BODY_MAX, .summary = "Ask the model" },
+	{ .method = "POST", .pattern = "/responses", .handle = handle_ask, .body_max = GATEWAY_BODY_MAX, .summary = "The same, for a base URL without /v1" },
+	{ .method = "POST", .pattern = "/v1/messages", .handle = handle_ask, .body_max = GATEWAY_BODY_MAX, .summary = "Ask the model" },
+	{ .method = "POST", .pattern = "/v1/messages/count_tokens", .handle = handle_ask, .body_max = GATEWAY_BODY_MAX, .summary = "Count a request's tokens" },
 	{ .method = "GET", .pattern = "/", .handle = handle_other, .summary = "Nothing else is here" },
 	{ .method = "GET", .pattern = "/{path*}", .handle = handle_other, .summary = "Nothing else is here" },
 	{ .method = "POST", .pattern = "/{path*}", .handle = handle_other, .body_max = GATEWAY_BODY_MAX, .summary = "Nothing else is here" },

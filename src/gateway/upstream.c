@@ -19,7 +19,7 @@
 #define UPSTREAM_UPLOAD_BYTES (16L << 10)
 
 /* What of a provider's reply an agent gets to see. */
-static const char *const kept_headers[] = { "Content-Type", "Retry-After", "X-Request-Id", "OpenAI-Processing-Ms", "X-RateLimit-Limit-Requests",
+static const char *const kept_headers[] = { "Content-Type", "Retry-After", "X-Request-Id", "Request-Id", "OpenAI-Processing-Ms", "X-RateLimit-Limit-Requests",
 	"X-RateLimit-Limit-Tokens", "X-RateLimit-Remaining-Requests", "X-RateLimit-Remaining-Tokens", "X-RateLimit-Reset-Requests",
 	"X-RateLimit-Reset-Tokens", "Location" };
 
@@ -421,7 +421,7 @@ static void headers_set_up(struct transfer *t, const struct transfer_request *rq
 		t->request_headers = curl_slist_append(t->request_headers, rq->headers[i]);
 	t->request_headers = curl_slist_append(t->request_headers, "Expect:");
 	if (rq->key != NULL) {
-		AUTO_FREE char *line = mem_printf("Authorization: Bearer %s", rq->key);
+		AUTO_FREE char *line = rq->key_header != NULL ? mem_printf("%s: %s", rq->key_header, rq->key) : mem_printf("Authorization: Bearer %s", rq->key);
 
 		t->request_headers = curl_slist_append(t->request_headers, line);
 		explicit_bzero(line, strlen(line));

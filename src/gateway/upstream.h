@@ -23,7 +23,8 @@ struct transfer;
 struct transfer_request {
 	const char *url;
 	const char *host;		/* for messages */
-	const char *key;		/* bearer; NULL: none */
+	const char *key;		/* NULL: none */
+	const char *key_header;		/* "x-api-key"; NULL: Authorization: Bearer */
 	const char *const *headers;	/* "Name: value", NULL-ended */
 	char *body_taken;
 	size_t body_len;

@@ -1,4 +1,4 @@
-/* The meter: an incremental, bounded reader of Responses replies (SSE, or one JSON object). */
+/* The meter: an incremental, bounded reader of Responses and Messages replies (SSE, or one JSON object). */
 #include "model/meter.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
@@ -13,6 +13,7 @@ void meter_init(struct meter *m, bool sse)
 	m->sse = sse;
 	m->output = js_array();
 	m->event.max = METER_EVENT_MAX;
+	m->block_text.max = METER_ITEM_MAX;
 	line_init(&m->lines, METER_EVENT_MAX);
 }
 
@@ -22,6 +23,9 @@ void meter_release(struct meter *m)
 	free(m->error);
 	line_release(&m->lines);
 	strbuf_release(&m->event);
+	js_free(m->block);
+	strbuf_release(&m->block_text);
+	m->block = NULL;
 	m->output = NULL;
 	m->error = NULL;
 }
@@ -62,6 +66,8 @@ struct js *usage_to_js(const struct usage *u)
 
 	js_set_int(o, "input_tokens", u->input_tokens);
 	js_set_int(o, "cached_input_tokens", u->cached_input_tokens);
+	if (u->cache_write_input_tokens > 0)
+		js_set_int(o, "cache_write_input_tokens", u->cache_write_input_tokens);
 	js_set_int(o, "output_tokens", u->output_tokens);
 	js_set_int(o, "reasoning_output_tokens", u->reasoning_output_tokens);
 	js_set_int(o, "total_tokens", u->total_tokens);
@@ -89,7 +95,7 @@ static void meter_take_usage(struct meter *m, const struct js *u)
 		m->usage.total_tokens = m->usage.input_tokens + m->usage.output_tokens;
 }
 
-static void meter_take_item(struct meter *m, const struct js *item)
+void meter_take_item(struct meter *m, const struct js *item)
 {
 	struct js *kept;
 	AUTO_FREE char *text = NULL;
@@ -107,7 +113,7 @@ static void meter_take_item(struct meter *m, const struct js *item)
 	js_push(m->output, kept);
 }
 
-static void meter_take_error(struct meter *m, const struct js *error, const char *otherwise)
+void meter_take_error(struct meter *m, const struct js *error, const char *otherwise)
 {
 	const char *text = js_str_or(error, "message", js_str_or(error, "code", otherwise));
 
@@ -136,6 +142,8 @@ static void meter_take_event(struct meter *m, const struct js *ev)
 {
 	const char *type = js_str_or(ev, "type", "");
 
+	if (meter_take_messages(m, ev))
+		return;
 	if (str_eq(type, "response.output_item.done")) {
 		meter_take_item(m, js_get(ev, "item"));
 	} else if (str_eq(type, "response.completed") || str_eq(type, "response.incomplete")) {
@@ -152,7 +160,8 @@ static void meter_take_event(struct meter *m, const struct js *ev)
 /* Deltas are by far the most; they are not worth parsing. */
 static bool event_is_wanted(const char *data, size_t n)
 {
-	static const char *const types[] = { "response.output_item.done", "response.completed", "response.incomplete", "response.failed", "\"error\"" };
+	static const char *const types[] = { "response.output_item.done", "response.completed", "response.incomplete", "response.failed", "\"error\"",
+		"\"message_", "\"content_block_" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		if (memmem(data, n, types[i], strlen(types[i])) != NULL)
@@ -220,7 +229,8 @@ void meter_finish(struct meter *m)
 
 		if (js_type(r) == JS_OBJECT) {
 			m->completed = js_type(js_get(r, "error")) != JS_OBJECT;
-			meter_take_response(m, r);
+			if (!meter_take_messages(m, r))
+				meter_take_response(m, r);
 		}
 	}
 	strbuf_release(&m->event);

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #define PLAY_QUOTE_BYTES 400 /* of a tool's output, in the words of a failed expectation */
-#define PLAY_BYTES_PER_TOKEN 4
 
 /* One response in the making. */
 struct maker {
@@ -65,7 +64,10 @@ static void maker_final(struct maker *m, const struct js *value)
 {
 	AUTO_FREE char *text = schema_answer(m->turn->schema, value);
 
-	sse_message(&m->sse, text);
+	if (m->turn->final_tool != NULL)
+		sse_call(&m->sse, toolcall_final(m->turn, text));
+	else
+		sse_message(&m->sse, text);
 }
 
 /* The scenario cannot go on: the agent is told in words, and in the schema's `failed` where it has one. */
@@ -94,12 +96,12 @@ static void step_expect(struct maker *m, const struct step *step)
 static void step_call(struct maker *m, const struct step *step)
 {
 	struct error e = ERROR_INIT;
-	struct js *item = toolcall_make(m->turn, step, &e);
+	AUTO_JS struct js *list = toolcall_make(m->turn, step, &e);
 
-	if (item == NULL)
+	if (list == NULL)
 		maker_give_up(m, e.text);
-	else
-		sse_call(&m->sse, item);
+	for (size_t i = 0; i < js_len(list); i++)
+		sse_call(&m->sse, js_copy(js_at(list, i)));
 	m->ended = true;
 }
 
@@ -136,11 +138,11 @@ static void maker_step(struct maker *m, const struct step *step)
 	case STEP_REASON: sse_reasoning(&m->sse, js_text(step->value)); return;
 	case STEP_REFUSE: sse_refusal(&m->sse, js_text(step->value)); return;
 	case STEP_FINAL: maker_final(m, step->value); return;
-	case STEP_USAGE: m->usage = step->value; return;
 	case STEP_EXPECT: step_expect(m, step); return;
 	case STEP_SHELL:
 	case STEP_PATCH:
 	case STEP_PLAN:
+	case STEP_QUESTION:
 	case STEP_ASK: step_call(m, step); return;
 	case STEP_DELAY:
 		maker_flush(m);
@@ -158,6 +160,7 @@ static void maker_step(struct maker *m, const struct step *step)
 		if (js_flag(step->value, "after_headers", false) && step_is_due(m, step))
 			maker_stop(m, FRAME_HANG);
 		return;
+	case STEP_USAGE: /* counted before the first byte */
 	case STEP_ERROR: return;
 	}
 }
@@ -204,7 +207,7 @@ static bool play_fails(struct maker *m, const struct step *steps, size_t count)
 
 static size_t maker_bytes(const struct maker *m)
 {
-	AUTO_FREE char *text = js_dump(js_get(m->sse.response, "output"));
+	AUTO_FREE char *text = js_dump(js_get(m->sse.response, m->turn->said_as_responses != NULL ? "content" : "output"));
 
 	return strlen(text);
 }
@@ -212,10 +215,17 @@ static size_t maker_bytes(const struct maker *m)
 static void maker_run(struct maker *m, const struct step *steps, size_t count)
 {
 	struct js *poll = toolcall_poll(m->turn);
+	AUTO_JS struct js *usage = NULL;
 
-	sse_created(&m->sse);
+	for (size_t i = 0; i < count; i++)
+		m->usage = steps[i].kind == STEP_USAGE ? steps[i].value : m->usage;
+	usage = maker_usage(m, 0);
+	sse_created(&m->sse, m->turn->model, usage);
 	if (poll != NULL) {
 		sse_call(&m->sse, poll);
+		m->ended = true;
+	} else if (m->turn->final_given) {
+		sse_message(&m->sse, "Done.");
 		m->ended = true;
 	}
 	for (size_t i = 0; i < count && !m->ended; i++)
@@ -240,7 +250,7 @@ void play_make(const struct scenario *scenario, const struct turn *t, const stru
 		play_fail(ret, 400, "no scenario matches the prompt and none is the default", "invalid_request_error", "no_scenario");
 		return;
 	}
-	sse_init(&m.sse, t->model);
+	sse_init(&m.sse, t->said_as_responses != NULL ? &sse_wire_messages : &sse_wire_responses);
 	if (!scenario_response(scenario, t->position, &first, &count))
 		count = 0;
 	if (t->running_session >= 0 || !play_fails(&m, scenario->steps + first, count))

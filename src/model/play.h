@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define PLAY_BYTES_PER_TOKEN 4
+
 enum frame_kind { FRAME_DATA, FRAME_DELAY, FRAME_CUT, FRAME_HANG };
 
 struct frame {

@@ -15,6 +15,7 @@
 static const char *const scenario_members[] = { "match", "default", "steps", "note", NULL };
 static const char *const script_members[] = { "scenarios", NULL };
 static const char *const ask_members[] = { "tool", "arguments", NULL };
+static const char *const question_members[] = { "text", "header", "options", NULL };
 static const char *const usage_members[] = { "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens", NULL };
 static const char *const error_members[] = { "status", "retry_after", "code", "type", "message", "times", NULL };
 static const char *const times_members[] = { "times", NULL };
@@ -36,6 +37,7 @@ static const struct step_spec {
 	{ "patch", STEP_PATCH, SHAPE_TEXT, true, NULL, "a patch from '*** Begin Patch' to '*** End Patch'" },
 	{ "plan", STEP_PLAN, SHAPE_LIST, true, NULL, "a list of {step, status}" },
 	{ "ask", STEP_ASK, SHAPE_OBJECT, true, ask_members, "{tool, arguments}" },
+	{ "question", STEP_QUESTION, SHAPE_OBJECT, true, question_members, "{text, header, options}" },
 	{ "usage", STEP_USAGE, SHAPE_OBJECT, false, usage_members, "an object of token counts" },
 	{ "delay", STEP_DELAY, SHAPE_DURATION, false, NULL, "a duration like 500ms or 2s, at most 10m" },
 	{ "expect", STEP_EXPECT, SHAPE_TEXT, false, NULL, "a text to be found in the previous tool's output" },
@@ -147,6 +149,8 @@ static enum err_code step_object_check(const char *where, const struct step_spec
 		return rc;
 	if (spec->kind == STEP_ASK && js_str(v, "tool") == NULL)
 		return error_set(e, ERR_INVALID, "%s: expected %s", at, spec->expected);
+	if (spec->kind == STEP_QUESTION && (js_str(v, "text") == NULL || (js_get(v, "options") != NULL && js_type(js_get(v, "options")) != JS_ARRAY)))
+		return error_set(e, ERR_INVALID, "%s: expected %s, options being a list of texts", at, spec->expected);
 	if (spec->kind == STEP_ERROR && js_get(v, "status") == NULL)
 		return error_set(e, ERR_INVALID, "%s.status: missing, expected a number from 400 to 599", at);
 	return counts_check(where, spec->name, v, e);

@@ -1,4 +1,4 @@
-/* The scripted model: an OpenAI Responses API that plays scenarios, for the demo, for tests, for trying a set-up without a key.
+/* The scripted model: an OpenAI Responses API and an Anthropic Messages API that play scenarios, for the demo, for tests, for trying a set-up without a key.
  * `signalbox model --script FILE --listen ADDR`.  argv[0] is the verb; returns the exit status. */
 #pragma once
 #include "base/opt.h"

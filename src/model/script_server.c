@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "model/messages.h"
 #include "model/play.h"
 #include "model/script.h"
 #include "model/turn.h"
@@ -198,18 +199,42 @@ static void request_log(struct http_request *r, const struct turn *t, const stru
 	(void)!write(STDOUT_FILENO, line.data, line.len);
 }
 
+static bool request_is_messages(const struct http_request *r)
+{
+	return str_starts(http_path(r), "/v1/messages");
+}
+
+/* Each API has its own form of an error. */
+static void reply_error(struct http_request *r, int status, struct js *error_taken)
+{
+	const struct js *error = js_get(error_taken, "error");
+	const char *type = js_str(error, "type");
+
+	if (!request_is_messages(r)) {
+		http_reply_js(r, status, error_taken);
+		return;
+	}
+	if (str_eq(type, "server_error") || str_eq(type, "invalid_request_error"))
+		type = NULL; /* not the scenario's word: the status says it */
+	http_reply_js(r, status, messages_error_body(status, type, js_str(error, "message")));
+	js_free(error_taken);
+}
+
 static void reply_problem(struct script_server *s, struct http_request *r, int status, const char *message, const char *type, const char *code)
 {
 	if (s->cfg.log)
 		request_log(r, NULL, NULL, status, message);
-	http_reply_js(r, status, play_error_body(message, type, code));
+	reply_error(r, status, play_error_body(message, type, code));
 }
 
 static bool request_is_allowed(struct script_server *s, struct http_request *r)
 {
 	const char *header = http_header(r, "Authorization");
+	const char *key = http_header(r, "X-Api-Key");
 
 	if (s->cfg.key == NULL)
+		return true;
+	if (request_is_messages(r) && key != NULL && str_const_time_eq(key, s->cfg.key))
 		return true;
 	if (header != NULL && str_starts(header, "Bearer ") && str_const_time_eq(header + strlen("Bearer "), s->cfg.key))
 		return true;
@@ -259,7 +284,7 @@ static void play_send(struct script_server *s, struct http_request *r, struct pl
 		http_reply_header(r, "Retry-After", retry);
 	}
 	if (p->hang || p->error != NULL) {
-		http_reply_js(r, p->hang ? 503 : p->status, p->hang ? play_error_body("it hung", "server_error", NULL) : js_ref(p->error));
+		reply_error(r, p->hang ? 503 : p->status, p->hang ? play_error_body("it hung", "server_error", NULL) : js_copy(p->error));
 		return;
 	}
 	if (!stream) {
@@ -273,7 +298,8 @@ static void play_send(struct script_server *s, struct http_request *r, struct pl
 	http_stream(r, 200, "text/event-stream", &ops, playing, NULL);
 }
 
-static void handle_responses(struct http_request *r, void *ctx)
+/* Both APIs; which one shows in the path. */
+static void handle_ask(struct http_request *r, void *ctx)
 {
 	struct script_server *s = ctx;
 	const struct play_counter counter = { .take = counter_take, .ctx = s };
@@ -287,7 +313,7 @@ static void handle_responses(struct http_request *r, void *ctx)
 		return;
 	request_record(s, r);
 	body = http_body_js(r, &e);
-	if (body == NULL || turn_read(body, &t, &e) != ERR_OK) {
+	if (body == NULL || (request_is_messages(r) ? turn_read_messages(body, &t, &e) : turn_read(body, &t, &e)) != ERR_OK) {
 		reply_problem(s, r, 400, e.text, "invalid_request_error", "bad_request");
 		return;
 	}
@@ -296,6 +322,20 @@ static void handle_responses(struct http_request *r, void *ctx)
 	if (s->cfg.log)
 		request_log(r, &t, sc, p.hang ? 0 : p.status, NULL);
 	play_send(s, r, &p, t.stream);
+}
+
+static void handle_count_tokens(struct http_request *r, void *ctx)
+{
+	struct script_server *s = ctx;
+	struct js *o;
+	size_t len;
+
+	if (!request_is_allowed(s, r))
+		return;
+	(void)http_body(r, &len);
+	o = js_object();
+	js_set_int(o, "input_tokens", (int64_t)len / PLAY_BYTES_PER_TOKEN);
+	http_reply_js(r, 200, o);
 }
 
 static void handle_models(struct http_request *r, void *ctx)
@@ -319,7 +359,9 @@ static void handle_models(struct http_request *r, void *ctx)
 }
 
 static const struct http_route routes[] = {
-	{ .method = "POST", .pattern = "/v1/responses", .handle = handle_responses, .body_max = SCRIPT_BODY_MAX, .summary = "Answer by the scenario" },
+	{ .method = "POST", .pattern = "/v1/responses", .handle = handle_ask, .body_max = SCRIPT_BODY_MAX, .summary = "Answer by the scenario" },
+	{ .method = "POST", .pattern = "/v1/messages", .handle = handle_ask, .body_max = SCRIPT_BODY_MAX, .summary = "Answer by the scenario" },
+	{ .method = "POST", .pattern = "/v1/messages/count_tokens", .handle = handle_count_tokens, .body_max = SCRIPT_BODY_MAX, .summary = "About how many tokens" },
 	{ .method = "GET", .pattern = "/v1/models", .handle = handle_models, .summary = "The one model there is" },
 	{ .method = NULL },
 };

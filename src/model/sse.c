@@ -1,4 +1,4 @@
-/* Writing a Responses event stream. */
+/* Writing a Responses event stream, and the door to the other wires. */
 #include "model/sse.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -16,16 +16,11 @@ static void set_new_id(struct js *o, const char *prefix)
 	js_set_str(o, "id", full);
 }
 
-void sse_init(struct sse *s, const char *model)
+void sse_init(struct sse *s, const struct sse_wire *wire)
 {
 	memset(s, 0, sizeof(*s));
+	s->wire = wire;
 	s->response = js_object();
-	set_new_id(s->response, "resp");
-	js_set_str(s->response, "object", "response");
-	js_set_int(s->response, "created_at", clock_wall_ms() / 1000);
-	js_set_str(s->response, "status", "in_progress");
-	js_set_str(s->response, "model", model);
-	js_set(s->response, "output", js_array());
 }
 
 void sse_release(struct sse *s)
@@ -62,8 +57,14 @@ static void response_event(struct sse *s, const char *type)
 	event_send(s, ev);
 }
 
-void sse_created(struct sse *s)
+static void responses_created(struct sse *s, const char *model, UNUSED const struct js *usage)
 {
+	set_new_id(s->response, "resp");
+	js_set_str(s->response, "object", "response");
+	js_set_int(s->response, "created_at", clock_wall_ms() / 1000);
+	js_set_str(s->response, "status", "in_progress");
+	js_set_str(s->response, "model", model);
+	js_set(s->response, "output", js_array());
 	response_event(s, "response.created");
 	response_event(s, "response.in_progress");
 }
@@ -95,15 +96,22 @@ static void part_event(struct sse *s, const char *type, const struct js *item, c
 	event_send(s, ev);
 }
 
+size_t sse_piece(const char *text, size_t len)
+{
+	size_t n = len < SSE_DELTA_BYTES ? len : SSE_DELTA_BYTES;
+
+	while (n < len && ((unsigned char)text[n] & 0xC0) == 0x80)
+		n++;
+	return n;
+}
+
 static void text_deltas(struct sse *s, const char *type, const struct js *item, const char *index_name, const char *text)
 {
 	size_t len = strlen(text);
 
 	while (len > 0) {
-		size_t n = len < SSE_DELTA_BYTES ? len : SSE_DELTA_BYTES;
+		size_t n = sse_piece(text, len);
 
-		while (n < len && ((unsigned char)text[n] & 0xC0) == 0x80)
-			n++;
 		part_event(s, type, item, index_name, "delta", js_string_n(text, n));
 		text += n;
 		len -= n;
@@ -153,17 +161,17 @@ static void message_of(struct sse *s, const char *text, const char *part_type, c
 	item_done(s, item);
 }
 
-void sse_message(struct sse *s, const char *text)
+static void responses_message(struct sse *s, const char *text)
 {
 	message_of(s, text, "output_text", "text", "response.output_text.delta", "response.output_text.done");
 }
 
-void sse_refusal(struct sse *s, const char *text)
+static void responses_refusal(struct sse *s, const char *text)
 {
 	message_of(s, text, "refusal", "refusal", "response.refusal.delta", "response.refusal.done");
 }
 
-void sse_reasoning(struct sse *s, const char *text)
+static void responses_reasoning(struct sse *s, const char *text)
 {
 	struct js *item = item_new("reasoning", "rs", "summary");
 
@@ -200,7 +208,7 @@ static void call_stream(struct sse *s, const struct call_kind *k, struct js *ite
 	part_event(s, k->done, item, NULL, k->member, js_string(text));
 }
 
-void sse_call(struct sse *s, struct js *item_taken)
+static void responses_call(struct sse *s, struct js *item_taken)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(call_kinds); i++) {
 		if (!str_eq(js_str(item_taken, "type"), call_kinds[i].type))
@@ -212,9 +220,48 @@ void sse_call(struct sse *s, struct js *item_taken)
 	item_done(s, item_taken);
 }
 
-void sse_completed(struct sse *s, struct js *usage_taken)
+static void responses_completed(struct sse *s, struct js *usage_taken)
 {
 	js_set_str(s->response, "status", "completed");
 	js_set(s->response, "usage", usage_taken);
 	response_event(s, "response.completed");
+}
+
+const struct sse_wire sse_wire_responses = {
+	.created = responses_created,
+	.message = responses_message,
+	.refusal = responses_refusal,
+	.reasoning = responses_reasoning,
+	.call = responses_call,
+	.completed = responses_completed,
+};
+
+void sse_created(struct sse *s, const char *model, const struct js *usage)
+{
+	s->wire->created(s, model, usage);
+}
+
+void sse_message(struct sse *s, const char *text)
+{
+	s->wire->message(s, text);
+}
+
+void sse_refusal(struct sse *s, const char *text)
+{
+	s->wire->refusal(s, text);
+}
+
+void sse_reasoning(struct sse *s, const char *text)
+{
+	s->wire->reasoning(s, text);
+}
+
+void sse_call(struct sse *s, struct js *item_taken)
+{
+	s->wire->call(s, item_taken);
+}
+
+void sse_completed(struct sse *s, struct js *usage_taken)
+{
+	s->wire->completed(s, usage_taken);
 }

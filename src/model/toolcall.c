@@ -19,7 +19,7 @@ static struct js *call_item(const char *type)
 	return item;
 }
 
-static struct js *function_call(const char *name, struct js *arguments_taken)
+struct js *toolcall_function(const char *name, struct js *arguments_taken)
 {
 	struct js *item = call_item("function_call");
 	AUTO_FREE char *text = js_dump(arguments_taken);
@@ -60,7 +60,7 @@ static struct js *exec_command_object(const char *cmd)
 	return o;
 }
 
-static struct js *shell_exec_command(const char *cmd) { return function_call("exec_command", exec_command_object(cmd)); }
+static struct js *shell_exec_command(const char *cmd) { return toolcall_function("exec_command", exec_command_object(cmd)); }
 
 static struct js *command_object(const char *key, const char *cmd)
 {
@@ -80,15 +80,23 @@ static struct js *command_argv(const char *cmd)
 	return argv;
 }
 
-static struct js *shell_shell_command(const char *cmd) { return function_call("shell_command", command_object("command", cmd)); }
-static struct js *shell_bash(const char *cmd) { return function_call("bash", command_object("command", cmd)); }
+static struct js *shell_shell_command(const char *cmd) { return toolcall_function("shell_command", command_object("command", cmd)); }
+static struct js *shell_bash(const char *cmd) { return toolcall_function("bash", command_object("command", cmd)); }
+
+static struct js *shell_claude(const char *cmd)
+{
+	struct js *o = command_object("command", cmd);
+
+	js_set_str(o, "description", "A step of the scenario");
+	return toolcall_function("Bash", o);
+}
 
 static struct js *shell_shell(const char *cmd)
 {
 	struct js *o = js_object();
 
 	js_set(o, "command", command_argv(cmd));
-	return function_call("shell", o);
+	return toolcall_function("shell", o);
 }
 
 static struct js *shell_local(const char *cmd)
@@ -112,7 +120,7 @@ static struct js *shell_script(const char *cmd)
 }
 
 /* A command for those that have only a shell: the agent's own apply_patch command, fed by a here-document. */
-static struct js *patch_function(const char *patch) { return function_call("apply_patch", command_object("input", patch)); }
+static struct js *patch_function(const char *patch) { return toolcall_function("apply_patch", command_object("input", patch)); }
 static struct js *patch_custom(const char *patch) { return custom_call("apply_patch", patch); }
 
 static struct js *patch_script(const char *patch)
@@ -134,6 +142,7 @@ static const struct dialect shell_dialects[] = {
 	{ "function", "shell", shell_shell },
 	{ "local_shell", NULL, shell_local },
 	{ "function", "bash", shell_bash },
+	{ "function", "Bash", shell_claude },
 	{ "custom", "exec", shell_script },
 	{ NULL, NULL, NULL },
 };
@@ -165,11 +174,42 @@ static struct js *patch_by_shell(const struct turn *t, const char *patch)
 	return dialect_call(shell_dialects, t, strbuf_str(&cmd));
 }
 
+static struct js *only(struct js *item_taken)
+{
+	struct js *list;
+
+	if (item_taken == NULL)
+		return NULL;
+	list = js_array();
+	js_push(list, item_taken);
+	return list;
+}
+
 static struct js *patch_call(const struct turn *t, const char *patch)
 {
-	struct js *item = dialect_call(patch_dialects, t, patch);
+	struct js *list = only(dialect_call(patch_dialects, t, patch));
 
-	return item != NULL ? item : patch_by_shell(t, patch);
+	if (list == NULL && turn_offers(t, "function", "Edit"))
+		list = toolcall_edits(t, patch);
+	return list != NULL ? list : only(patch_by_shell(t, patch));
+}
+
+/* Claude Code's list wants what to show while a step is being done, too. */
+static struct js *todo_write(const struct js *plan)
+{
+	struct js *o = js_object(), *todos = js_array();
+
+	for (size_t i = 0; i < js_len(plan); i++) {
+		const struct js *step = js_at(plan, i);
+		struct js *one = js_object();
+
+		js_set_str(one, "content", js_str(step, "step"));
+		js_set_str(one, "status", js_str(step, "status"));
+		js_set_str(one, "activeForm", js_str(step, "step"));
+		js_push(todos, one);
+	}
+	js_set(o, "todos", todos);
+	return toolcall_function("TodoWrite", o);
 }
 
 static struct js *plan_call(const struct turn *t, const struct js *plan)
@@ -178,7 +218,9 @@ static struct js *plan_call(const struct turn *t, const struct js *plan)
 
 	js_set(o, "plan", js_copy(plan));
 	if (turn_offers(t, "function", "update_plan"))
-		return function_call("update_plan", js_ref(o));
+		return toolcall_function("update_plan", js_ref(o));
+	if (turn_offers(t, "function", "TodoWrite"))
+		return todo_write(plan);
 	if (turn_offers(t, "custom", "exec"))
 		return script_call("update_plan", o);
 	/* The count of tool outputs is the model's only memory, so a plan that cannot be shown is still one call. */
@@ -192,15 +234,64 @@ static struct js *named_call(const struct turn *t, const struct js *ask)
 
 	if (turn_offers(t, "custom", tool))
 		return custom_call(tool, js_type(arguments) == JS_STRING ? js_text(arguments) : "");
-	if (turn_offers(t, "function", tool))
-		return function_call(tool, arguments != NULL ? js_copy(arguments) : js_object());
+	if (turn_offers(t, "function", tool)) {
+		struct js *item = toolcall_function(tool, arguments != NULL ? js_copy(arguments) : js_object());
+
+		js_set_str(item, "namespace", turn_namespace(t, tool));
+		return item;
+	}
 	return turn_offers(t, "custom", "exec") ? script_call(tool, arguments) : NULL;
+}
+
+static struct js *question_askuser(const struct js *q)
+{
+	struct js *o = js_object();
+
+	js_set_str(o, "question", js_str(q, "text"));
+	js_set_str(o, "header", js_str(q, "header"));
+	if (js_get(q, "options") != NULL)
+		js_set(o, "options", js_copy(js_get(q, "options")));
+	return toolcall_function("askuser", o);
+}
+
+/* The form of the tools that take several questions, with options that are described. */
+static struct js *question_list(const struct js *q, const char *tool)
+{
+	const struct js *options = js_get(q, "options");
+	struct js *o = js_object(), *questions = js_array(), *one = js_object(), *list = js_array();
+
+	for (size_t i = 0; i < js_len(options); i++) {
+		struct js *option = js_object();
+
+		js_set_str(option, "label", js_text(js_at(options, i)));
+		js_set_str(option, "description", js_text(js_at(options, i)));
+		js_push(list, option);
+	}
+	js_set_str(one, "id", "question");
+	js_set_str(one, "question", js_str(q, "text"));
+	js_set_str(one, "header", js_str_or(q, "header", "Question"));
+	js_set_bool(one, "multiSelect", false);
+	js_set(one, "options", list);
+	js_push(questions, one);
+	js_set(o, "questions", questions);
+	return toolcall_function(tool, o);
+}
+
+static struct js *question_call(const struct turn *t, const struct js *q)
+{
+	static const char *const lists[] = { "AskUserQuestion", "request_user_input" };
+
+	if (turn_offers(t, "function", "askuser"))
+		return question_askuser(q);
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+		if (turn_offers(t, "function", lists[i]))
+			return question_list(q, lists[i]);
+	return NULL;
 }
 
 struct js *toolcall_poll(const struct turn *t)
 {
 	struct js *o, *item;
-	AUTO_FREE char *call_id = NULL;
 
 	if (t->running_session < 0 || (!turn_offers(t, "function", "write_stdin") && !turn_offers(t, "custom", "exec")))
 		return NULL;
@@ -209,31 +300,48 @@ struct js *toolcall_poll(const struct turn *t)
 	js_set_str(o, "chars", "");
 	js_set_int(o, "yield_time_ms", TOOLCALL_YIELD_MS);
 	if (turn_offers(t, "function", "write_stdin")) {
-		item = function_call("write_stdin", o);
+		item = toolcall_function("write_stdin", o);
 	} else {
 		item = script_call("write_stdin", o);
 		js_free(o);
 	}
-	call_id = mem_printf("%s%s", TURN_POLL_PREFIX, js_str(item, "call_id"));
+	toolcall_mark(item, TURN_POLL_PREFIX);
+	return item;
+}
+
+void toolcall_mark(struct js *item, const char *prefix)
+{
+	AUTO_FREE char *call_id = mem_printf("%s%s", prefix, js_str(item, "call_id"));
+
 	js_set_str(item, "call_id", call_id);
+}
+
+struct js *toolcall_final(const struct turn *t, const char *answer)
+{
+	struct js *arguments = js_parse(answer, strlen(answer), NULL);
+	struct js *item = toolcall_function(t->final_tool, arguments != NULL ? arguments : js_object());
+
+	toolcall_mark(item, TURN_FINAL_PREFIX);
 	return item;
 }
 
 struct js *toolcall_make(const struct turn *t, const struct step *step, struct error *e)
 {
 	AUTO_STRBUF struct strbuf names = STRBUF_INIT;
-	struct js *item = NULL;
+	struct js *list = NULL;
 
 	if (step->kind == STEP_SHELL)
-		item = dialect_call(shell_dialects, t, js_text(step->value));
+		list = only(dialect_call(shell_dialects, t, js_text(step->value)));
 	else if (step->kind == STEP_PATCH)
-		item = patch_call(t, js_text(step->value));
+		list = patch_call(t, js_text(step->value));
 	else if (step->kind == STEP_PLAN)
-		item = plan_call(t, step->value);
+		list = only(plan_call(t, step->value));
+	else if (step->kind == STEP_QUESTION)
+		list = only(question_call(t, step->value));
 	else if (step->kind == STEP_ASK)
-		item = named_call(t, step->value);
-	if (item != NULL)
-		return item;
+		list = only(named_call(t, step->value));
+	if (list != NULL)
+		return list;
 	turn_tool_names(t, &names);
 	(void)error_set(e, ERR_UNSUPPORTED, "step %zu (%s): the request offers no tool for it, only: %s", step->number, step_name(step->kind), strbuf_str(&names));
 	return NULL;

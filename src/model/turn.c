@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "model/messages.h"
 #include <string.h>
 
 #define TOOL_DEPTH_MAX 4
@@ -27,7 +28,7 @@ static void text_add_content(struct strbuf *out, const struct js *content)
 /* Agents put their own notes into the user's mouth; those are no prompts. */
 static bool text_is_context(const char *text)
 {
-	static const char *const starts[] = { "<environment_context", "<user_instructions", "<turn_aborted", "<skill", "<permissions", "# AGENTS.md instructions" };
+	static const char *const starts[] = { "<environment_context", "<user_instructions", "<turn_aborted", "<skill", "<permissions", "# AGENTS.md instructions", "[Request interrupted by user" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(starts); i++)
 		if (str_starts(text, starts[i]))
@@ -116,25 +117,30 @@ static void turn_count(struct turn *t, const struct js *input)
 
 		if (!item_is_tool_output(item))
 			continue;
+		if (str_starts(js_str_or(item, "call_id", ""), TURN_FINAL_PREFIX)) {
+			t->final_given = true;
+			continue;
+		}
 		if (!item_is_poll(item) && !call_was_seen(input, from, i, js_str_or(item, "call_id", "")))
 			t->position++;
 		turn_take_output(t, item);
 	}
 }
 
-static void tools_flatten(struct js *ret, const struct js *tools, int depth)
+static void tools_flatten(struct js *ret, const struct js *tools, const char *space, int depth)
 {
 	for (size_t i = 0; i < js_len(tools); i++) {
 		const struct js *tool = js_at(tools, i);
 
 		if (js_type(js_get(tool, "tools")) == JS_ARRAY && depth < TOOL_DEPTH_MAX) {
-			tools_flatten(ret, js_get(tool, "tools"), depth + 1);
+			tools_flatten(ret, js_get(tool, "tools"), js_str(tool, "name"), depth + 1);
 			continue;
 		}
 		struct js *flat = js_object();
 
 		js_set_str(flat, "type", js_str_or(tool, "type", ""));
 		js_set_str(flat, "name", js_str_or(tool, "name", js_str_or(js_get(tool, "function"), "name", "")));
+		js_set_str(flat, "namespace", space);
 		js_push(ret, flat);
 	}
 }
@@ -143,10 +149,10 @@ static void tools_flatten(struct js *ret, const struct js *tools, int depth)
 static void turn_find_tools(struct turn *t, const struct js *input)
 {
 	t->tools = js_array();
-	tools_flatten(t->tools, js_get(t->request, "tools"), 0);
+	tools_flatten(t->tools, js_get(t->request, "tools"), NULL, 0);
 	for (size_t i = 0; i < js_len(input); i++)
 		if (str_eq(js_str(js_at(input, i), "type"), "additional_tools"))
-			tools_flatten(t->tools, js_get(js_at(input, i), "tools"), 0);
+			tools_flatten(t->tools, js_get(js_at(input, i), "tools"), NULL, 0);
 }
 
 enum err_code turn_read(const struct js *request, struct turn *ret, struct error *e)
@@ -176,8 +182,63 @@ enum err_code turn_read(const struct js *request, struct turn *ret, struct error
 	return ERR_OK;
 }
 
+/* Agents tell their model where they work, each in words of its own. */
+static char *directory_in(const char *text)
+{
+	static const char *const marks[] = { "orking directory: ", "<cwd>" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
+		const char *at = text == NULL ? NULL : strstr(text, marks[i]);
+
+		if (at == NULL)
+			continue;
+		at += strlen(marks[i]);
+		return mem_strndup(at, strcspn(at, "\n<"));
+	}
+	return NULL;
+}
+
+static char *directory_of_content(const struct js *content)
+{
+	char *found = directory_in(js_text(content));
+
+	for (size_t i = 0; i < js_len(content) && found == NULL; i++)
+		found = directory_in(js_str(js_at(content, i), "text"));
+	return found;
+}
+
+/* In the system prompt, or in a message of that role. */
+static char *directory_of(const struct js *request)
+{
+	const struct js *messages = js_get(request, "messages");
+	char *found = directory_of_content(js_get(request, "system"));
+
+	for (size_t i = 0; i < js_len(messages) && found == NULL; i++)
+		if (!str_eq(js_str(js_at(messages, i), "role"), "assistant"))
+			found = directory_of_content(js_get(js_at(messages, i), "content"));
+	return found;
+}
+
+enum err_code turn_read_messages(const struct js *request, struct turn *ret, struct error *e)
+{
+	AUTO_JS struct js *said = messages_to_responses(request, e);
+	enum err_code rc;
+
+	if (said == NULL)
+		return ERR_INVALID;
+	rc = turn_read(said, ret, e);
+	if (rc != ERR_OK)
+		return rc;
+	ret->directory = directory_of(request);
+	ret->final_tool = turn_offers(ret, "function", MESSAGES_FINAL_TOOL) ? MESSAGES_FINAL_TOOL : NULL;
+	ret->said_as_responses = js_ref(said);
+	return ERR_OK;
+}
+
 void turn_release(struct turn *t)
 {
+	js_free(t->said_as_responses);
+	free(t->directory);
 	free(t->prompt);
 	free(t->last_output);
 	js_free(t->tools);
@@ -193,6 +254,14 @@ bool turn_offers(const struct turn *t, const char *type, const char *name)
 			return true;
 	}
 	return false;
+}
+
+const char *turn_namespace(const struct turn *t, const char *name)
+{
+	for (size_t i = 0; i < js_len(t->tools); i++)
+		if (str_eq(js_str(js_at(t->tools, i), "name"), name))
+			return js_str(js_at(t->tools, i), "namespace");
+	return NULL;
 }
 
 void turn_tool_names(const struct turn *t, struct strbuf *out)

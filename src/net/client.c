@@ -7,14 +7,17 @@
 #include "base/str.h"
 #include "net/client.h"
 #include <curl/curl.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REPLY_MAX ((size_t)64 << 20)	/* a JSON reply held in memory */
 #define PROBLEM_MAX ((size_t)64 << 10)	/* of an error's body is looked at */
 #define LINE_MAX_BYTES ((size_t)4 << 20)
 #define LINES_POLL_MS 100
+#define SEND_BUFFER (2L << 20)		/* the most that libcurl takes */
 #define CONNECT_TIMEOUT_MS 10000	/* when the configuration names none */
 
 struct client {
@@ -125,6 +128,11 @@ enum err_code client_open(const struct client_config *cfg, struct client **ret, 
 	curl_easy_setopt(c->easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(cfg->connect_timeout_ms ? cfg->connect_timeout_ms : CONNECT_TIMEOUT_MS));
 	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
+	/* As other programs do it; libcurl itself does not look. */
+	if (!str_empty(getenv("SSL_CERT_FILE")))
+		curl_easy_setopt(c->easy, CURLOPT_CAINFO, getenv("SSL_CERT_FILE"));
+	if (!str_empty(getenv("SSL_CERT_DIR")))
+		curl_easy_setopt(c->easy, CURLOPT_CAPATH, getenv("SSL_CERT_DIR"));
 	*ret = c;
 	return ERR_OK;
 }
@@ -200,6 +208,15 @@ static void call_release(struct call *call)
 	free(call->body);
 }
 
+static const struct { CURLcode code; const char *hint; } hints[] = {
+	{ CURLE_PEER_FAILED_VERIFICATION, "its certificate is not trusted here, or is another name's; SSL_CERT_FILE names a file with your own authority" },
+	{ CURLE_SSL_CACERT_BADFILE, "the file that SSL_CERT_FILE names cannot be read" },
+	{ CURLE_SSL_CONNECT_ERROR, "does it speak TLS at all? Without, its address begins with http://" },
+	{ CURLE_GOT_NOTHING, "it closed without an answer: does it want https://?" },
+	{ CURLE_WEIRD_SERVER_REPLY, "it does not speak HTTP there: does it want https://?" },
+	{ CURLE_COULDNT_RESOLVE_HOST, "is the name right?" },
+};
+
 static enum err_code transport_error(const struct client *c, const struct call *call, CURLcode rc, struct error *e)
 {
 	const char *words = call->words[0] ? call->words : curl_easy_strerror(rc);
@@ -208,6 +225,9 @@ static enum err_code transport_error(const struct client *c, const struct call *
 	if (rc == CURLE_OPERATION_TIMEDOUT && c->timeout_ms)
 		return error_set(e, ERR_TIMEOUT, "no answer from '%s' within %lld ms", c->where, (long long)c->timeout_ms);
 	error_set(e, ERR_UNREACHABLE, "cannot reach the server at '%s': %s", c->where, words);
+	for (size_t i = 0; i < ARRAY_SIZE(hints); i++)
+		if (hints[i].code == rc)
+			error_hint(e, "%s", hints[i].hint);
 	error_hint(e, c->is_unix ? "is it running? `signalbox doctor` tells" : "look at its address and at the network between");
 	return ERR_UNREACHABLE;
 }
@@ -233,8 +253,11 @@ static enum err_code problem_error(const struct client *c, const struct call *ca
 	AUTO_JS struct js *problem = js_parse(strbuf_str(text), text->len, &ignored);
 	const char *code = js_str(problem, "code");
 	const char *detail = js_str(problem, "detail");
-	if (!detail)
-		return error_set(e, code_by_status(call->sink.status), "'%s' answered with status %ld", c->where, call->sink.status);
+	if (!detail) {
+		error_set(e, code_by_status(call->sink.status), "'%s' answered with status %ld", c->where, call->sink.status);
+		error_hint(e, strstr(strbuf_str(text), "HTTPS") ? "it wants https://" : "that was not Signalbox itself, but something between, or another program");
+		return code_by_status(call->sink.status);
+	}
 	error_set(e, code ? err_from_name(code) : code_by_status(call->sink.status), "%s", detail);
 	if (js_str(problem, "hint"))
 		error_hint(e, "%s", js_str(problem, "hint"));
@@ -272,6 +295,11 @@ enum err_code client_call(struct client *c, const char *method, const char *path
 		*ret_status = status;
 	if (ret_body)
 		*ret_body = NULL;
+	if (!rc && status >= 300) {
+		error_set(e, ERR_UNREACHABLE, "'%s' sends elsewhere (status %d)", c->where, status);
+		error_hint(e, "give the address that it sends to, often the same with https://");
+		return ERR_UNREACHABLE;
+	}
 	if (rc || !ret_body || text.len == 0)
 		return rc;
 	*ret_body = js_parse(text.data, text.len, e);
@@ -322,4 +350,68 @@ enum err_code client_lines(struct client *c, const char *path, const char *accep
 	call_release(&call);
 	line_release(&lines);
 	return rc;
+}
+
+/* ---- files ---- */
+
+struct sending {
+	const struct client_file *file;
+	int64_t sent;
+	bool failed;
+};
+
+static size_t on_want(char *buf, size_t one, size_t n, void *arg)
+{
+	struct sending *s = arg;
+	int64_t left = s->file->length < 0 ? INT64_MAX : s->file->length - s->sent;
+	size_t want = (int64_t)(one * n) < left ? one * n : (size_t)left;
+	ssize_t got;
+	do
+		got = s->file->length < 0 ? read(s->file->fd, buf, want) : pread(s->file->fd, buf, want, s->file->offset + s->sent);
+	while (got < 0 && errno == EINTR);
+	s->failed = got < 0 || (got == 0 && want > 0 && s->file->length >= 0); /* the file has become shorter */
+	if (s->failed)
+		return CURL_READFUNC_ABORT;
+	s->sent += got;
+	if (s->file->progress)
+		s->file->progress(s->file->ctx, s->sent);
+	return (size_t)got;
+}
+
+static void send_begin(struct client *c, struct call *call, const char *method, struct sending *s)
+{
+	slist_add(&call->headers, "Content-Type: application/octet-stream");
+	slist_add(&call->headers, "Expect:");
+	curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, call->headers);
+	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, NULL);
+	curl_easy_setopt(c->easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(c->easy, CURLOPT_CUSTOMREQUEST, method);
+	curl_easy_setopt(c->easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)s->file->length);
+	curl_easy_setopt(c->easy, CURLOPT_UPLOAD_BUFFERSIZE, SEND_BUFFER);
+	curl_easy_setopt(c->easy, CURLOPT_READFUNCTION, on_want);
+	curl_easy_setopt(c->easy, CURLOPT_READDATA, s);
+	curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, 0L);
+	curl_easy_setopt(c->easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(c->easy, CURLOPT_LOW_SPEED_TIME, (long)CLIENT_SEND_SILENCE_S);
+}
+
+enum err_code client_send_file(struct client *c, const char *method, const char *path, const struct client_file *file, int *ret_status,
+	struct js **ret_body, struct error *e)
+{
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(REPLY_MAX);
+	struct call call = { .sink = { .bytes = &text } };
+	struct sending s = { .file = file };
+	call_begin(c, &call, "POST", path, "application/json", NULL);
+	send_begin(c, &call, method, &s);
+	CURLcode rc = curl_easy_perform(c->easy);
+	curl_easy_setopt(c->easy, CURLOPT_UPLOAD, 0L);
+	curl_easy_setopt(c->easy, CURLOPT_LOW_SPEED_LIMIT, 0L);
+	enum err_code code = call_end(c, &call, rc, ret_status, e);
+	call_release(&call);
+	if (s.failed)
+		return error_set(e, ERR_IO, "the file could not be read to its end while it was sent");
+	if (code || !text.len)
+		return code;
+	*ret_body = js_parse(text.data, text.len, e);
+	return *ret_body ? ERR_OK : error_wrap(e, "the reply of '%s' to %s %s", c->where, method, path);
 }

@@ -31,3 +31,15 @@ MUST_USE enum err_code client_get(struct client *c, const char *path, const char
 typedef bool client_line_fn(void *ctx, const char *line, size_t len);
 MUST_USE enum err_code client_lines(struct client *c, const char *path, const char *accept, client_line_fn *fn, void *ctx,
 	const volatile int *interrupted, struct error *e);
+
+/* A file's bytes as the body, from `offset` of the file on: `length` of them, or -1: all that come from a pipe. JSON out as from client_call.
+ * The whole may take long; only a silence of CLIENT_SEND_SILENCE_S ends it. progress (may be NULL) is told how many have been sent. */
+#define CLIENT_SEND_SILENCE_S 120
+struct client_file {
+	int fd;
+	int64_t offset, length;
+	void (*progress)(void *ctx, int64_t sent);
+	void *ctx;
+};
+MUST_USE enum err_code client_send_file(struct client *c, const char *method, const char *path, const struct client_file *file, int *ret_status,
+	struct js **ret_body, struct error *e);

@@ -1,7 +1,9 @@
 /* What the server's files share; included in this room alone.
  *
  *   server.c   daemons and their lifetime          request.c  a request from its head to its handler, and its accessors
+ *   head.c     heads that are not what they seem    pace.c     clients that take their time
  *   route.c    which route a path means            reply.c    the one answer        stream.c  answers that take long
+ *   intake.c   bodies that are not held in memory
  *   ws.c       requests that become WebSockets     ws_loop.c  the thread that serves those */
 #pragma once
 #include "base/strbuf.h"
@@ -39,6 +41,9 @@ struct query {
 	char *name, *value; /* decoded; owned */
 };
 
+struct pace;
+struct pace_client;
+
 struct reply_header {
 	struct reply_header *next;
 	char *name, *value;
@@ -63,12 +68,14 @@ struct http_server {
 	pthread_mutex_t streams_lock; /* guards the next two */
 	struct http_stream *streams;
 	struct ws_loop *ws; /* NULL until the first WebSocket */
+	struct pace *pace;
 };
 
 struct http_request {
 	struct http_server *server;
 	struct listener *listener;
 	struct MHD_Connection *connection;
+	struct pace_client *client;
 	const char *method, *path; /* path as it came, not decoded */
 	const struct http_route *route;
 	struct param params[HTTP_PARAMS_MAX];
@@ -79,10 +86,14 @@ struct http_request {
 	struct strbuf body;
 	size_t body_seen;    /* bytes that came, kept or not */
 	size_t body_charged; /* of them counted in bodies_bytes */
+	const struct http_intake *intake; /* takes the body, when it is not held here */
+	void *intake_state;
+	size_t intake_bytes; /* that it has taken */
 	struct js *body_js;
 	struct reply_header *headers;
 	struct error *refusal; /* decided before the handler: what it will be answered */
 	int refusal_status;
+	bool unsafe;	     /* its end is uncertain: answered at once, then the connection is closed */
 	int error_status; /* overrides an error's own status; 0 none */
 	bool replied;
 	struct http_stream *stream; /* begun by the handler, to be queued when it has returned */
@@ -96,10 +107,31 @@ void routes_compile(struct http_server *s);
 enum match route_find(struct http_request *r, struct strbuf *ret_allow);
 size_t route_body_max(const struct http_route *route);
 
-/* request.c: MHD's callbacks */
+/* pace.c; a client is NULL where there is none to be watched */
+enum pace_phase { PACE_HEAD, PACE_BODY, PACE_ANSWER };
+struct pace *pace_start(size_t places, int64_t limit_ms, int64_t crowded_ms); /* NULL: no thread is to be had */
+void pace_stop(struct pace *p); /* joins the thread; clients may still leave */
+void pace_free(struct pace *p);
+struct pace_client *pace_join(struct pace *p, int fd); /* waits for a head */
+void pace_leave(struct pace *p, struct pace_client *c); /* before the socket is closed */
+void pace_set(struct pace_client *c, enum pace_phase phase);
+void pace_progress(struct pace_client *c, size_t n); /* bytes of the body have come */
+
+/* head.c */
+void head_check(struct http_request *r, const char *version); /* refuses what could be read in two ways, or is too long */
+
+/* request.c */
+struct error *request_refuse(struct http_request *r, int status); /* the first refusal stands */
+/* MHD's callbacks */
 enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, const char *url, const char *method, const char *version,
 	const char *data, size_t *len, void **state);
 void request_on_completed(void *listener, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode why);
+
+/* intake.c */
+void intake_begin(struct http_request *r, uint64_t declared);
+void intake_take(struct http_request *r, const char *data, size_t n);
+bool intake_is_over(const struct http_request *r);
+void intake_end(struct http_request *r);
 
 /* reply.c */
 void reply_begin(struct http_request *r); /* a second answer is a programmer's error */

@@ -104,7 +104,7 @@ void http_reply_error_status(struct http_request *r, int status, const struct er
 	js_set_str(problem, "detail", e->text);
 	if (e->hint[0])
 		js_set_str(problem, "hint", e->hint);
-	if (status == 429 || status == 503)
+	if (status == 413 || status == 429 || status == 503)
 		http_reply_header(r, "Retry-After", RETRY_AFTER_S);
 	if (status == 401)
 		http_reply_header(r, "WWW-Authenticate", "Bearer");

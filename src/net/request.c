@@ -21,6 +21,8 @@ static struct http_request *request_new(struct listener *l, struct MHD_Connectio
 	r->server = l->server;
 	r->listener = l;
 	r->connection = c;
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	r->client = info ? info->socket_context : NULL;
 	r->path = url;
 	r->method = method;
 	atomic_fetch_add_explicit(&l->server->requests, 1, memory_order_relaxed);
@@ -42,6 +44,7 @@ static void request_free(struct http_request *r)
 {
 	if (r->ws)
 		ws_abandon(r->ws);
+	intake_end(r);
 	for (size_t i = 0; i < r->n_params; i++)
 		free(r->params[i].value);
 	for (size_t i = 0; i < r->n_query; i++) {
@@ -61,57 +64,22 @@ static void request_free(struct http_request *r)
 void request_on_completed(void *listener, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode why)
 {
 	(void)listener, (void)c, (void)why;
-	if (*state)
-		request_free(*state);
+	struct http_request *r = *state;
+	if (r) {
+		pace_set(r->client, PACE_HEAD); /* the next one's */
+		request_free(r);
+	}
 	*state = NULL;
 }
 
 /* The first refusal stands. */
-static struct error *refuse(struct http_request *r, int status)
+struct error *request_refuse(struct http_request *r, int status)
 {
 	if (!r->refusal) {
 		r->refusal = NEW(struct error);
 		r->refusal_status = status;
 	}
 	return r->refusal;
-}
-
-struct count { const char *name; int n; };
-
-static enum MHD_Result count_header(void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
-{
-	(void)kind, (void)value;
-	struct count *count = arg;
-	count->n += strcasecmp(name, count->name) == 0;
-	return MHD_YES;
-}
-
-static int header_count(const struct http_request *r, const char *name)
-{
-	struct count count = { name, 0 };
-	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, count_header, &count);
-	return count.n;
-}
-
-/* Where two readers of one message could disagree on its end, nobody behind a proxy is safe: such messages are refused. */
-static void framing_check(struct http_request *r)
-{
-	const char *coding = http_header(r, "Transfer-Encoding");
-	const char *length = http_header(r, "Content-Length");
-	if (coding && length)
-		error_set(refuse(r, 400), ERR_INVALID, "the request has both Transfer-Encoding and Content-Length");
-	else if (coding && strcasecmp(coding, "chunked") != 0)
-		error_set(refuse(r, 501), ERR_UNSUPPORTED, "the transfer coding '%s' is not known", coding);
-	else if ((coding && header_count(r, "Transfer-Encoding") > 1) || (length && header_count(r, "Content-Length") > 1))
-		error_set(refuse(r, 400), ERR_INVALID, "the request gives its length twice");
-}
-
-/* Within MHD's memory for a connection, so that there is room left for the reply's head. */
-static void head_check(struct http_request *r)
-{
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-	if (info && info->header_size > HTTP_HEAD_MAX)
-		error_set(refuse(r, 431), ERR_LIMIT, "the head of the request has %zu bytes, more than the limit of %zu", info->header_size, HTTP_HEAD_MAX);
 }
 
 static void route_check(struct http_request *r)
@@ -121,16 +89,16 @@ static void route_check(struct http_request *r)
 	case MATCH_OK:
 		return;
 	case MATCH_NONE:
-		error_set(refuse(r, 404), ERR_NOT_FOUND, "there is nothing at '%s'", r->path);
+		error_set(request_refuse(r, 404), ERR_NOT_FOUND, "there is nothing at '%s'", r->path);
 		return;
 	case MATCH_METHOD:
-		error_set(refuse(r, 405), ERR_UNSUPPORTED, "'%s' does not take %s", r->path, r->method);
-		error_hint(refuse(r, 405), "it takes %s", strbuf_str(&allow));
+		error_set(request_refuse(r, 405), ERR_UNSUPPORTED, "'%s' does not take %s", r->path, r->method);
+		error_hint(request_refuse(r, 405), "it takes %s", strbuf_str(&allow));
 		http_reply_header(r, "Allow", strbuf_str(&allow));
 		return;
 	case MATCH_BAD:
-		error_set(refuse(r, 400), ERR_INVALID, "the path '%s' is not well encoded", r->path);
-		error_hint(refuse(r, 400), "percent-encode it as UTF-8, without %%00");
+		error_set(request_refuse(r, 400), ERR_INVALID, "the path '%s' is not well encoded", r->path);
+		error_hint(request_refuse(r, 400), "percent-encode it as UTF-8, without %%00");
 		return;
 	}
 }
@@ -149,7 +117,7 @@ static enum MHD_Result query_add(void *arg, enum MHD_ValueKind kind, const char 
 	struct http_request *r = arg;
 	bool ok = true;
 	if (r->n_query == HTTP_QUERY_MAX) {
-		error_set(refuse(r, 400), ERR_LIMIT, "the query has more than %d parameters", HTTP_QUERY_MAX);
+		error_set(request_refuse(r, 400), ERR_LIMIT, "the query has more than %d parameters", HTTP_QUERY_MAX);
 		return MHD_NO;
 	}
 	r->query = mem_grow(r->query, (r->n_query + 1) * sizeof(*r->query));
@@ -157,8 +125,8 @@ static enum MHD_Result query_add(void *arg, enum MHD_ValueKind kind, const char 
 	q->name = query_decode(name, &ok);
 	q->value = query_decode(value ? value : "", &ok);
 	if (!ok) {
-		error_set(refuse(r, 400), ERR_INVALID, "the query parameter '%s' is not well encoded", name);
-		error_hint(refuse(r, 400), "percent-encode it as UTF-8, without %%00");
+		error_set(request_refuse(r, 400), ERR_INVALID, "the query parameter '%s' is not well encoded", name);
+		error_hint(request_refuse(r, 400), "percent-encode it as UTF-8, without %%00");
 	}
 	return ok ? MHD_YES : MHD_NO;
 }
@@ -168,16 +136,16 @@ static void authorize(struct http_request *r)
 	struct error e = ERROR_INIT;
 	enum err_code rc = r->server->cfg.authorize ? r->server->cfg.authorize(r, r->server->cfg.ctx, &e) : ERR_OK;
 	if (rc)
-		*refuse(r, r->error_status ? r->error_status : err_http_status(rc)) = e;
+		*request_refuse(r, r->error_status ? r->error_status : err_http_status(rc)) = e;
 }
 
 static void too_large(struct http_request *r)
 {
 	size_t max = route_body_max(r->route);
 	if (max == 0)
-		error_set(refuse(r, 400), ERR_INVALID, "%s %s takes no body", r->method, r->path);
+		error_set(request_refuse(r, 400), ERR_INVALID, "%s %s takes no body", r->method, r->path);
 	else
-		error_set(refuse(r, 413), ERR_LIMIT, "the body is larger than the limit of %zu bytes", max);
+		error_set(request_refuse(r, 413), ERR_LIMIT, "the body is larger than the limit of %zu bytes", max);
 }
 
 /* UINT64_MAX when it is chunked; MHD has checked the number. */
@@ -194,11 +162,9 @@ static void refusal_answer(struct http_request *r)
 	http_reply_error_status(r, r->refusal_status, r->refusal);
 }
 
-static enum MHD_Result on_head(struct http_request *r)
+static enum MHD_Result on_head(struct http_request *r, const char *version)
 {
-	head_check(r);
-	if (!r->refusal)
-		framing_check(r);
+	head_check(r, version);
 	if (!r->refusal)
 		route_check(r);
 	if (!r->refusal)
@@ -206,12 +172,15 @@ static enum MHD_Result on_head(struct http_request *r)
 	if (!r->refusal)
 		authorize(r);
 	uint64_t length = declared_length(r);
-	if (!r->refusal && length != UINT64_MAX && length > route_body_max(r->route))
+	if (!r->refusal)
+		intake_begin(r, length);
+	if (!r->refusal && !r->intake && length != UINT64_MAX && length > route_body_max(r->route))
 		too_large(r);
 	r->body.max = r->refusal ? 1 : route_body_max(r->route) + 1;
 	bool long_body = length > HTTP_DRAIN_MAX || (length > 0 && http_header(r, "Expect"));
-	if (r->refusal && long_body)
+	if (r->unsafe || (r->refusal && long_body))
 		refusal_answer(r);
+	pace_set(r->client, length && !r->replied ? PACE_BODY : PACE_ANSWER);
 	return MHD_YES;
 }
 
@@ -227,8 +196,8 @@ static void body_keep(struct http_request *r, const char *data, size_t n)
 	if (r->body_seen > route_body_max(r->route)) {
 		too_large(r);
 	} else if (!body_charge(r, n)) {
-		error_set(refuse(r, 503), ERR_BUSY, "the server holds %zu bytes of request bodies, its limit", HTTP_BODIES_MAX);
-		error_hint(refuse(r, 503), "try again in a moment");
+		error_set(request_refuse(r, 503), ERR_BUSY, "the server holds %zu bytes of request bodies, its limit", HTTP_BODIES_MAX);
+		error_hint(request_refuse(r, 503), "try again in a moment");
 	} else {
 		strbuf_add(&r->body, data, n);
 	}
@@ -239,9 +208,14 @@ static void body_keep(struct http_request *r, const char *data, size_t n)
 static enum MHD_Result on_body(struct http_request *r, const char *data, size_t n)
 {
 	r->body_seen += n;
+	pace_progress(r->client, n);
 	atomic_fetch_add_explicit(&r->server->bytes_in, n, memory_order_relaxed);
-	if (!r->refusal)
+	if (!r->refusal && r->intake)
+		intake_take(r, data, n);
+	else if (!r->refusal)
 		body_keep(r, data, n);
+	if (r->intake)
+		return intake_is_over(r) ? MHD_NO : MHD_YES;
 	size_t limit = r->route ? route_body_max(r->route) : 0;
 	bool too_long = r->refusal && r->body_seen > limit && r->body_seen - limit > HTTP_DISCARD_MAX;
 	return too_long ? MHD_NO : MHD_YES;
@@ -249,6 +223,7 @@ static enum MHD_Result on_body(struct http_request *r, const char *data, size_t 
 
 static void on_whole(struct http_request *r)
 {
+	pace_set(r->client, PACE_ANSWER);
 	if (r->refusal) {
 		refusal_answer(r);
 		return;
@@ -266,11 +241,10 @@ static void on_whole(struct http_request *r)
 enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, const char *url, const char *method, const char *version,
 	const char *data, size_t *len, void **state)
 {
-	(void)version;
 	struct http_request *r = *state;
 	if (!r) {
 		*state = r = request_new(listener, c, url, method);
-		return on_head(r);
+		return on_head(r, version);
 	}
 	if (*len) {
 		size_t n = *len;
@@ -306,12 +280,22 @@ const char *http_param(const struct http_request *r, const char *name)
 	return NULL;
 }
 
-const char *http_query(const struct http_request *r, const char *name)
+const char *http_query_nth(const struct http_request *r, const char *name, size_t n)
 {
 	for (size_t i = 0; i < r->n_query; i++)
-		if (str_eq(r->query[i].name, name))
+		if (str_eq(r->query[i].name, name) && n-- == 0)
 			return r->query[i].value;
 	return NULL;
+}
+
+const char *http_query(const struct http_request *r, const char *name)
+{
+	return http_query_nth(r, name, 0);
+}
+
+const char *http_query_name(const struct http_request *r, size_t i)
+{
+	return i < r->n_query ? r->query[i].name : NULL;
 }
 
 const char *http_header(const struct http_request *r, const char *name)
@@ -374,6 +358,11 @@ bool http_peer_uid(const struct http_request *r, uid_t *ret)
 		return false;
 	*ret = peer.uid;
 	return true;
+}
+
+void http_request_stats(const struct http_request *r, struct http_stats *ret)
+{
+	http_server_stats(r->server, ret);
 }
 
 void http_set_principal(struct http_request *r, const char *who)

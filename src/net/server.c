@@ -33,12 +33,15 @@ static enum MHD_Result on_accept(void *arg, const struct sockaddr *address, sock
 
 static void on_connection(void *arg, struct MHD_Connection *c, void **state, enum MHD_ConnectionNotificationCode what)
 {
-	(void)c, (void)state;
 	struct listener *l = arg;
-	if (what == MHD_CONNECTION_NOTIFY_STARTED)
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+		*state = info ? pace_join(l->server->pace, info->connect_fd) : NULL;
 		atomic_fetch_add_explicit(&l->server->connections_now, 1, memory_order_relaxed);
-	else
+	} else {
+		pace_leave(l->server->pace, *state);
 		atomic_fetch_sub_explicit(&l->server->connections_now, 1, memory_order_relaxed);
+	}
 }
 
 __attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *fmt, va_list ap)
@@ -98,8 +101,10 @@ enum err_code http_server_start(const struct http_config *cfg, struct http_serve
 	s->server_name = mem_strdup(cfg->server_name);
 	pthread_mutex_init(&s->streams_lock, NULL);
 	routes_compile(s);
-	enum err_code rc = ERR_OK;
-	if (cfg->unix_fd >= 0)
+	int64_t limit_ms = cfg->head_timeout_ms ? cfg->head_timeout_ms : (int64_t)HTTP_HEAD_TIMEOUT_S * 1000;
+	s->pace = pace_start(HTTP_CONNECTIONS_MAX, limit_ms, (int64_t)HTTP_CROWDED_TIMEOUT_S * 1000);
+	enum err_code rc = s->pace ? ERR_OK : error_set(e, ERR_IO, "start the HTTP server: its threads were refused");
+	if (!rc && cfg->unix_fd >= 0)
 		rc = listener_start(s, &s->listeners[0], cfg->unix_fd, true, e);
 	if (!rc && cfg->tcp_fd >= 0)
 		rc = listener_start(s, &s->listeners[1], cfg->tcp_fd, false, e);
@@ -126,10 +131,12 @@ void http_server_stop(struct http_server *s)
 	struct ws_loop *ws = s->ws; /* none is made any more */
 	pthread_mutex_unlock(&s->streams_lock);
 	ws_loop_stop(ws);
+	pace_stop(s->pace);
 	for (int i = 0; i < 2; i++)
 		if (s->listeners[i].daemon)
 			MHD_stop_daemon(s->listeners[i].daemon);
 	ws_loop_free(ws);
+	pace_free(s->pace);
 	pthread_mutex_destroy(&s->streams_lock);
 	free(s->patterns);
 	free(s->server_name);

@@ -15,11 +15,15 @@
 #define HTTP_BODY_MAX ((size_t)16 << 20)	/* default ceiling of a request body held in memory */
 #define HTTP_CONNECTIONS_MAX 4096
 #define HTTP_IDLE_TIMEOUT_S 60
+#define HTTP_HEAD_TIMEOUT_S 60			/* from the connection's begin or the last answer to the end of the next request's head */
+#define HTTP_BODY_RATE_MIN 1024			/* bytes a second of a request's body, averaged over HTTP_HEAD_TIMEOUT_S */
+#define HTTP_CROWDED_TIMEOUT_S 5		/* both, while more than three quarters of the connections are taken */
 #define HTTP_HEADER_MEMORY ((size_t)10 << 10)	/* per connection, heads of request and reply: most of what a watcher costs */
 #define HTTP_HEAD_MAX ((size_t)8 << 10)		/* of a request's head; beyond: 431. Some 90 headers fit, whatever their length */
 #define HTTP_BODIES_MAX ((size_t)256 << 20)	/* request bodies in memory, all connections together; beyond: 503 */
 #define HTTP_DRAIN_MAX ((size_t)64 << 10)	/* of a refused request's body is read for politeness; a longer one: answered at once and closed */
 #define HTTP_DISCARD_MAX ((size_t)8 << 20)	/* of a chunked body over its limit is read before the connection is cut without an answer */
+#define HTTP_INTAKE_DISCARD_MAX ((size_t)64 << 20) /* of a refused upload is read off before the connection is cut without an answer */
 #define HTTP_QUERY_MAX 32			/* parameters of one request */
 #define HTTP_THREADS_MAX 64
 #define HTTP_SOCKET_PATH_MAX 107		/* the kernel's, of a unix socket's path */
@@ -37,6 +41,17 @@ struct http_route {
 	const char *summary;	/* for OpenAPI and help */
 };
 
+/* A body that is given on piece by piece instead of being held in memory, for the route with this handler. All are called on the
+ * request's thread, and may block briefly. */
+struct http_intake {
+	void (*handle)(struct http_request *r, void *ctx); /* the route's, called when all of the body was taken */
+	/* The head is there and authorised. declared: UINT64_MAX when the client does not say; this is where too long a body is refused.
+	 * *ret_state left NULL: an ordinary body, under the route's body_max. */
+	enum err_code (*begin)(struct http_request *r, void *ctx, uint64_t declared, void **ret_state, struct error *e);
+	enum err_code (*take)(void *state, const char *data, size_t n, struct error *e); /* an error is answered in place of the handler's reply */
+	void (*free)(void *state); /* once: after the handler, or when the client has gone before the end */
+};
+
 struct http_config {
 	const struct http_route *routes; /* ends with method NULL; must outlive the server; of several that match, the first wins */
 	void *ctx;			 /* given to every handler */
@@ -46,8 +61,10 @@ struct http_config {
 	int unix_fd;			 /* listening AF_UNIX socket or -1; owned by the caller */
 	int tcp_fd;			 /* listening TCP socket or -1 */
 	unsigned threads;		 /* pool size per listener, 1..64 */
+	const struct http_intake *intakes; /* of the routes whose bodies may be large; ends with handle NULL; may be NULL */
 	bool thread_per_connection;	 /* for the gateway: read slots may block */
 	const char *server_name;	 /* for the Server header */
+	int64_t head_timeout_ms;	 /* 0: HTTP_HEAD_TIMEOUT_S; tests have no minute */
 };
 
 MUST_USE enum err_code http_server_start(const struct http_config *cfg, struct http_server **ret, struct error *e);
@@ -57,6 +74,7 @@ MUST_USE enum err_code http_listen_unix(const char *path, mode_t mode, int *ret_
 MUST_USE enum err_code http_listen_tcp(const char *addr, int *ret_fd, int *ret_port, struct error *e); /* "127.0.0.1:0", "[::1]:8080" */
 struct http_stats { uint64_t requests, connections_now, streams_now, bytes_in, bytes_out; };
 void http_server_stats(struct http_server *s, struct http_stats *ret);
+void http_request_stats(const struct http_request *r, struct http_stats *ret); /* of the server that serves it */
 
 /* The request: everything borrowed until the reply. */
 const struct http_route *http_route_of(const struct http_request *r);
@@ -64,6 +82,8 @@ const char *http_method(const struct http_request *r);
 const char *http_path(const struct http_request *r);
 const char *http_param(const struct http_request *r, const char *name);	/* decoded path parameter; NULL when the pattern has none */
 const char *http_query(const struct http_request *r, const char *name);	/* NULL when absent */
+const char *http_query_nth(const struct http_request *r, const char *name, size_t n); /* of several with that name; NULL behind the last */
+const char *http_query_name(const struct http_request *r, size_t i);	/* of all parameters; NULL behind the last */
 const char *http_header(const struct http_request *r, const char *name);	/* case-insensitive */
 const char *http_body(const struct http_request *r, size_t *ret_len);	/* "" when none */
 struct js *http_body_js(struct http_request *r, struct error *e);	/* parsed on first use, borrowed; NULL on error (not an object, not JSON, wrong Content-Type) */
@@ -97,3 +117,14 @@ struct http_stream_ops {
  * read nor free is called before the handler has returned, so the handler may register it after (or under a lock around) this. */
 void http_stream(struct http_request *r, int status, const char *content_type, const struct http_stream_ops *ops, void *state, struct http_stream **ret_stream);
 void http_stream_wake(struct http_stream *s); /* any thread; cheap; a wake before the suspend is not lost */
+
+/* Streamed bodies. */
+void *http_intake_state(const struct http_request *r); /* what begin has made; NULL for an ordinary body */
+bool http_is_multipart(const struct http_request *r);
+/* multipart/form-data: each piece of each part; `begins` with a part's first piece. filename may be NULL. */
+typedef enum err_code http_part_fn(void *ctx, const char *name, const char *filename, bool begins, const char *data, size_t n, struct error *e);
+struct http_parts;
+MUST_USE enum err_code http_parts_open(struct http_request *r, http_part_fn *fn, void *ctx, struct http_parts **ret, struct error *e);
+MUST_USE enum err_code http_parts_feed(struct http_parts *p, const char *data, size_t n, struct error *e);
+MUST_USE enum err_code http_parts_finish(struct http_parts *p, struct error *e); /* the last boundary has come */
+void http_parts_close(struct http_parts *p); /* NULL is fine */

@@ -17,6 +17,8 @@
 
 #define LOCK_POLL_MS 20
 #define WALK_FDS 16
+#define CHECK_TIMEOUT_MS ((int64_t)5 * 60 * 1000)
+#define LOCK_TRIES_MAX 16
 
 char *cache_key(const char *text)
 {
@@ -27,6 +29,13 @@ char *cache_key(const char *text)
 	EVP_Digest(text, strlen(text), digest, &n, EVP_sha256(), NULL);
 	str_add_hex(&hex, digest, n);
 	return strbuf_detach(&hex);
+}
+
+char *cache_mirror_name(const char *url, const char *credential, int64_t depth)
+{
+	AUTO_FREE char *of = credential ? mem_printf("\ncredential %s", credential) : mem_strdup("");
+
+	return depth ? mem_printf("%s%s\ndepth %lld", url, of, (long long)depth) : mem_printf("%s%s", url, of);
 }
 
 enum err_code cache_prepare(const char *cache, uid_t uid, gid_t gid, struct error *e)
@@ -44,6 +53,14 @@ enum err_code cache_prepare(const char *cache, uid_t uid, gid_t gid, struct erro
 	return e ? e->code : ERR_IO;
 }
 
+/* Whoever makes room takes a directory away, its lock's file included: then the name is another file's by now. */
+static bool is_still_there(int fd, const char *path)
+{
+	struct stat ours, named;
+
+	return fstat(fd, &ours) == 0 && stat(path, &named) == 0 && ours.st_ino == named.st_ino && ours.st_dev == named.st_dev;
+}
+
 enum err_code cache_lock(const char *path, struct report *report, int *ret_fd, struct error *e)
 {
 	const struct timespec pause = { .tv_nsec = LOCK_POLL_MS * 1000000L };
@@ -51,7 +68,13 @@ enum err_code cache_lock(const char *path, struct report *report, int *ret_fd, s
 	enum err_code code;
 
 	for (;;) {
-		code = file_lock(path, false, ret_fd, e);
+		AUTO_CLOSE int fd = -1;
+
+		code = file_lock(path, false, &fd, e);
+		if (code == ERR_OK && !is_still_there(fd, path))
+			continue;
+		if (code == ERR_OK)
+			*ret_fd = TAKE_FD(fd);
 		if (code != ERR_BUSY || clock_mono_ms() > deadline_ms)
 			return code;
 		error_clear(e);
@@ -77,6 +100,17 @@ static void remove_leftovers(const char *repo)
 	nftw(repo, remove_leftover, WALK_FDS, FTW_PHYS);
 }
 
+/* What a crash left: every ref leads to all that it needs, or the store is made anew. */
+static bool is_whole(const char *repo)
+{
+	const struct git g = { .git_dir = repo, .timeout_ms = CHECK_TIMEOUT_MS };
+	AUTO_STRBUF struct strbuf err = STRBUF_LIMIT(GIT_STDERR_MAX);
+	int status = 1;
+
+	return git_try(&g, (const char *const[]){ "fsck", "--connectivity-only", "--no-dangling", "--no-progress", NULL }, NULL, 0, NULL, &err, &status, NULL) == ERR_OK &&
+		status == 0;
+}
+
 static enum err_code init_repo(const char *repo, struct error *e)
 {
 	AUTO_FREE char *head = file_join(repo, "HEAD");
@@ -100,10 +134,37 @@ static enum err_code open_repo(struct cache_store *s, const char *label, const c
 {
 	AUTO_FREE char *busy = file_join(s->dir, "busy");
 
-	if (file_exists(busy))
+	if (file_exists(busy)) {
 		remove_leftovers(s->repo);
+		if (!is_whole(s->repo))
+			TRY(file_remove_tree(s->repo, e));
+	}
 	TRY(write_label(s->dir, label, name, e));
+	s->is_new = !file_exists(s->repo);
 	return init_repo(s->repo, e);
+}
+
+enum err_code cache_store_empty(const struct cache_store *s, struct error *e)
+{
+	TRY(file_remove_tree(s->repo, e));
+	return init_repo(s->repo, e);
+}
+
+static enum err_code lock_store(struct cache_store *s, const char *lock, struct report *report, struct error *e)
+{
+	for (int i = 0; i < LOCK_TRIES_MAX; i++) {
+		TRY(file_mkdirs(s->dir, 0700, e));
+		enum err_code code = cache_lock(lock, report, &s->lock_fd, e);
+
+		if (code != ERR_OK && code != ERR_NOT_FOUND)
+			return code;
+		if (code == ERR_OK) {
+			futimens(s->lock_fd, NULL); /* last use, for whoever makes room */
+			return ERR_OK;
+		}
+		error_clear(e);
+	}
+	return error_set(e, ERR_BUSY, "'%s' is removed again and again while it is opened", s->dir);
 }
 
 enum err_code cache_store_open(const char *cache, const char *room, const char *label, const char *name, struct report *report,
@@ -118,9 +179,7 @@ enum err_code cache_store_open(const char *cache, const char *room, const char *
 	s.dir = file_join(above, key);
 	s.repo = file_join(s.dir, "repo.git");
 	lock = file_join(s.dir, "lock");
-	code = file_mkdirs(s.dir, 0700, e);
-	if (code == ERR_OK)
-		code = cache_lock(lock, report, &s.lock_fd, e);
+	code = lock_store(&s, lock, report, e);
 	if (code == ERR_OK)
 		code = open_repo(&s, label, name, e);
 	if (code == ERR_OK)

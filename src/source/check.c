@@ -1,6 +1,7 @@
 /* A source at the door, and the key under which tasks of one repository are counted together. */
 #include "source/source.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -12,9 +13,14 @@ static enum err_code check_git(const struct js *source, struct error *e)
 {
 	AUTO(source_url_release) struct source_url url = { .text = NULL };
 	const char *ref = NULL;
+	bool flag = false;
+	int64_t depth = 0;
 
 	if (!js_str(source, "url"))
 		return error_set(e, ERR_INVALID, "source.url is missing");
+	TRY(js_want_bool(source, "source", "submodules", &flag, e));
+	TRY(js_want_bool(source, "source", "lfs", &flag, e));
+	TRY(js_want_i64(source, "source", "depth", 0, SOURCE_DEPTH_MAX, &depth, e));
 	TRY(source_url_parse(js_str(source, "url"), &url, e));
 	if (js_type(js_get(source, "ref")) != JS_NULL)
 		TRY(js_want_str(source, "source", "ref", &ref, e));
@@ -23,16 +29,32 @@ static enum err_code check_git(const struct js *source, struct error *e)
 
 static enum err_code check_local(const struct js *source, struct error *e)
 {
-	const char *dir = js_str(source, "dir");
+	const char *dir = js_str(source, "dir"), *ref = NULL;
 
 	if (!dir)
 		return error_set(e, ERR_INVALID, "source.dir is missing");
 	TRY(source_path_check(dir, e));
+	if (js_type(js_get(source, "ref")) != JS_NULL)
+		TRY(js_want_str(source, "source", "ref", &ref, e));
+	if (ref)
+		TRY(source_ref_check(ref, e));
 	if (file_is_dir(dir))
 		return ERR_OK;
 	if (file_exists(dir))
 		return error_set(e, ERR_INVALID, "'%s' is not a directory", dir);
 	return error_set(e, ERR_NOT_FOUND, "the directory '%s' does not exist", dir);
+}
+
+static enum err_code check_archive(const struct js *source, struct error *e)
+{
+	bool keep_top = false;
+
+	if (!clock_is_id(js_str(source, "upload"))) {
+		error_set(e, ERR_INVALID, "source.upload is missing or no upload's id");
+		error_hint(e, "POST the archive to /v1/uploads; its reply has the id");
+		return ERR_INVALID;
+	}
+	return js_want_bool(source, "source", "keep_top", &keep_top, e);
 }
 
 static enum err_code check_none(const struct js *source, struct error *e)
@@ -89,6 +111,17 @@ static enum err_code key_local(const struct js *source, char **ret, struct error
 	return dir ? local_key(dir, ret, e) : error_set(e, ERR_INVALID, "source.dir is missing");
 }
 
+/* An upload is a repository of its own, however many tasks begin from it. */
+static enum err_code key_archive(const struct js *source, char **ret, struct error *e)
+{
+	const char *upload = js_str(source, "upload");
+
+	if (!upload)
+		return error_set(e, ERR_INVALID, "source.upload is missing");
+	*ret = mem_printf("upload:%s", upload);
+	return ERR_OK;
+}
+
 static enum err_code key_none(const struct js *source, char **ret, struct error *e)
 {
 	(void)source;
@@ -99,12 +132,13 @@ static enum err_code key_none(const struct js *source, char **ret, struct error 
 
 static const struct source_kind {
 	const char *name;
-	const char *members[5];
+	const char *members[8];
 	enum err_code (*check)(const struct js *source, struct error *e);
 	enum err_code (*key)(const struct js *source, char **ret, struct error *e);
 } kinds[] = {
-	{ "git", { "kind", "url", "ref", NULL }, check_git, key_git },
-	{ "local", { "kind", "dir", NULL }, check_local, key_local },
+	{ "git", { "kind", "url", "ref", "submodules", "lfs", "depth", NULL }, check_git, key_git },
+	{ "archive", { "kind", "upload", "keep_top", NULL }, check_archive, key_archive },
+	{ "local", { "kind", "dir", "ref", NULL }, check_local, key_local },
 	{ "none", { "kind", NULL }, check_none, key_none },
 };
 
@@ -118,7 +152,7 @@ static enum err_code find_kind(const struct js *source, const struct source_kind
 			return ERR_OK;
 		}
 	error_set(e, ERR_INVALID, "source.kind '%s' is not known", kind ? kind : "");
-	error_hint(e, "expected git, local or none");
+	error_hint(e, "expected git, archive, local or none");
 	return ERR_INVALID;
 }
 
@@ -137,4 +171,12 @@ enum err_code source_repo_key(const struct js *source, char **ret, struct error 
 
 	TRY(find_kind(source, &kind, e));
 	return kind->key(source, ret, e);
+}
+
+void source_make_repository(struct js *source)
+{
+	js_set_str(source, "kind", "git");
+	js_set_str(source, "url", js_str(source, "dir")); /* an absolute path */
+	js_set_bool(source, "local", true);
+	js_del(source, "dir");
 }

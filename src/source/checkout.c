@@ -8,6 +8,7 @@
 #include "source/cache.h"
 #include "source/git.h"
 #include "source/index_file.h"
+#include "source/submodule.h"
 #include "source/tree_dir.h"
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +19,6 @@
 #include <unistd.h>
 
 #define RECORD_MAX ((size_t)64 << 10)
-#define HASH_SHOWN 12 /* hex digits of a hash in a directory's name */
 #define SHA1_SIZE 20
 #define SUBMODULES_SHOWN 20
 
@@ -45,12 +45,12 @@ static void tree_release(struct tree *t)
 static void tree_init(struct tree *t, const struct checkout_job *job)
 {
 	AUTO_FREE char *store = cache_key(job->store);
-	AUTO_FREE char *view_text = mem_printf("%s\n%s", job->head ? job->head : "", job->branch ? job->branch : "");
+	AUTO_FREE char *view_text = mem_printf("%s\n%s%s", job->head ? job->head : "", job->branch ? job->branch : "", job->with_submodules ? "\nsubmodules" : "");
 	AUTO_FREE char *view = cache_key(view_text);
 
 	*t = (struct tree){ .job = job, .trees = file_join(job->cache, "trees"), .warnings = js_array() };
-	t->store_mark = mem_printf("-%.*s-", HASH_SHOWN, store);
-	t->name = mem_printf("%s%s%.*s", job->commit, t->store_mark, HASH_SHOWN, view);
+	t->store_mark = mem_printf("-%.*s-", CHECKOUT_HASH_SHOWN, store);
+	t->name = mem_printf("%s%s%.*s", job->commit, t->store_mark, CHECKOUT_HASH_SHOWN, view);
 	t->path = file_join(t->trees, t->name);
 	t->temp = mem_printf("%s/.tmp-%s", t->trees, t->name);
 	t->lock = mem_printf("%s/.lock-%s", t->trees, t->name);
@@ -149,11 +149,21 @@ static enum err_code make_files(const struct tree *t, const char *index, struct 
 
 /* ---- the index ---- */
 
+static bool is_filled(const struct tree *t, const char *name)
+{
+	const struct submodule_list *list = t->job->submodules;
+
+	for (size_t i = 0; list && i < list->n; i++)
+		if (str_eq(list->v[i].path, name))
+			return true;
+	return false;
+}
+
 static void note_submodule(struct tree *t, const char *name)
 {
 	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
 
-	if (js_len(t->warnings) >= SUBMODULES_SHOWN)
+	if (is_filled(t, name) || js_len(t->warnings) >= SUBMODULES_SHOWN)
 		return;
 	strbuf_adds(&text, "the submodule '");
 	str_add_printable(&text, name, strlen(name));
@@ -190,6 +200,23 @@ static enum err_code age_files(struct tree *t, const char *index, struct error *
 	TRY(index_check_end(&x, index, e));
 	EVP_Digest(x.data.data, x.data.len - SHA1_SIZE, (unsigned char *)x.data.data + x.data.len - SHA1_SIZE, &n, EVP_sha1(), NULL);
 	return file_replace(index, x.data.data, x.data.len, 0644, FILE_NOSYNC, e);
+}
+
+/* The files alone: nobody looks at a submodule's index again. */
+static enum err_code age_part(struct tree *t, int dir, const char *index, struct error *e)
+{
+	AUTO(index_release) struct index_file x = { .at = 0 };
+	const struct timespec times[2] = { { .tv_sec = CHECKOUT_MTIME }, { .tv_sec = CHECKOUT_MTIME } };
+	struct index_entry entry;
+
+	TRY(index_load(index, &x, e));
+	while (index_next(&x, &entry)) {
+		t->files++;
+		t->bytes += entry.size;
+		if (entry.mode != INDEX_MODE_GITLINK && utimensat(dir, entry.name, times, AT_SYMLINK_NOFOLLOW) < 0)
+			return error_errno(e, "set the time of '%s'", entry.name);
+	}
+	return index_check_end(&x, index, e);
 }
 
 /* What `git status` inside compares with: the head's tree, so that a dirty snapshot shows exactly its changes. */
@@ -238,6 +265,32 @@ static enum err_code publish(const struct tree *t, struct error *e)
 	return file_sync_dir(t->trees, e);
 }
 
+/* A submodule's files, from a store and an index of their own, into the empty directory that the tree has for it. */
+static enum err_code make_submodule(struct tree *t, const struct submodule *s, struct error *e)
+{
+	AUTO_FREE char *index = file_join(t->temp, ".git/signalbox-part");
+	AUTO_FREE char *path = file_join(t->temp, s->path);
+	AUTO_CLOSE int top = open(t->temp, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	AUTO_CLOSE int dir = -1;
+	const struct git g = { .git_dir = s->store, .work_tree = path, .index = index };
+
+	TRY(file_open_beneath(top, s->path, O_DIRECTORY | O_RDONLY, &dir, e));
+	TRY(git_run(&g, (const char *const[]){ "read-tree", "-m", "-u", s->commit, NULL }, NULL, 0, NULL, e));
+	TRY(age_part(t, dir, index, e));
+	unlink(index);
+	return ERR_OK;
+}
+
+static enum err_code make_submodules(struct tree *t, struct error *e)
+{
+	const struct submodule_list *list = t->job->submodules;
+
+	for (size_t i = 0; list && i < list->n; i++)
+		if (make_submodule(t, &list->v[i], e) != ERR_OK)
+			return error_wrap(e, "check out the submodule '%s'", list->v[i].path);
+	return ERR_OK;
+}
+
 static enum err_code make(struct tree *t, struct js *ret_facts, struct error *e)
 {
 	AUTO_FREE char *index = file_join(t->temp, CHECKOUT_INDEX);
@@ -247,6 +300,7 @@ static enum err_code make(struct tree *t, struct js *ret_facts, struct error *e)
 	report_progress(t->job->report, "checkout", 0, "checking out");
 	TRY(make_files(t, index, e));
 	TRY(age_files(t, index, e));
+	TRY(make_submodules(t, e));
 	TRY(make_head_index(t, index, e));
 	TRY(tree_dir_write(&view, t->temp, e));
 	TRY(write_record(t, ret_facts, e));

@@ -4,8 +4,11 @@
 #include "base/js.h"
 #include "source/report.h"
 
+struct submodule_list;
+
 #define CHECKOUT_MTIME 1000000000 /* of every file, in s: old, so that no index entry is ever in doubt */
 #define CHECKOUT_INDEX ".git/signalbox-index"
+#define CHECKOUT_HASH_SHOWN 12 /* hex digits of a hash in a tree's name */
 #define CHECKOUT_RECORD ".git/signalbox-tree"
 
 struct checkout_job {
@@ -14,6 +17,8 @@ struct checkout_job {
 	const char *branch; /* NULL: detached; with no head: "main" */
 	const char *cache;
 	struct report *report;
+	bool with_submodules;
+	const struct submodule_list *submodules; /* to make it; not needed to find it */
 };
 
 /* Adds checkout, tree, files, bytes, reused to `result`. */

@@ -12,17 +12,20 @@
 #include "source/url.h"
 #include <signal.h>
 #include <stdint.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #define JOB_MAX ((size_t)1 << 20) /* bytes of the job on stdin */
 
 static const struct {
 	const char *name;
-	const char *members[10];
+	const char *members[18];
 	enum err_code (*run)(struct fetch *f, struct js *result, struct error *e);
 } kinds[] = {
-	{ "git", { "kind", "url", "ref", "cache", "uid", "gid", NULL }, fetch_git },
+	{ "git", { "kind", "url", "ref", "commit", "branch", "proven", "depth", "submodules", "lfs", "rules", "credential", "scope", "secret", "cache", "uid", "gid", NULL }, fetch_git },
+	{ "prove", { "kind", "url", "ref", "rules", "credential", "scope", "secret", "cache", "uid", "gid", NULL }, fetch_prove },
 	{ "snapshot", { "kind", "dir", "cache", "uid", "gid", NULL }, fetch_snapshot },
+	{ "archive", { "kind", "fd", "limits", "cache", "uid", "gid", NULL }, fetch_archive },
 	{ "checkout", { "kind", "store", "commit", "head", "branch", "cache", "uid", "gid", NULL }, fetch_checkout },
 };
 
@@ -66,6 +69,23 @@ static enum err_code open_cache(struct fetch *f, struct error *e)
 	return cache_prepare(f->cache, (uid_t)uid, (gid_t)gid, e);
 }
 
+const struct credential *fetch_credential(const struct fetch *f)
+{
+	return f->credential.secret ? &f->credential : NULL;
+}
+
+/* What else is started inherits nothing of it. */
+static enum err_code take_credential(struct fetch *f, struct error *e)
+{
+	enum err_code code;
+
+	if (!js_flag(f->job, "secret", false))
+		return ERR_OK;
+	code = credential_read(CREDENTIAL_FD, &f->credential, e);
+	close(CREDENTIAL_FD);
+	return code;
+}
+
 static enum err_code run_job(struct fetch *f, struct js *result, struct error *e)
 {
 	const char *kind = js_str(f->job, "kind");
@@ -73,6 +93,7 @@ static enum err_code run_job(struct fetch *f, struct js *result, struct error *e
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (str_eq(kind, kinds[i].name)) {
 			TRY(js_check_members(f->job, "job", kinds[i].members, e));
+			TRY(take_credential(f, e));
 			TRY(open_cache(f, e));
 			js_set(result, "warnings", js_array());
 			return kinds[i].run(f, result, e);
@@ -89,11 +110,13 @@ int source_fetch_main(void)
 	enum err_code code;
 
 	signal(SIGPIPE, SIG_IGN);
+	prctl(PR_SET_DUMPABLE, 0); /* a credential may come */
 	umask(022);
 	code = read_job(&job, &e);
 	f.job = job;
 	if (code == ERR_OK)
 		code = run_job(&f, result, &e);
+	credential_release(&f.credential);
 	if (code != ERR_OK) {
 		report_error(&e);
 		return 1;

@@ -49,7 +49,7 @@ static const char *const neutral_config[] = {
 	"diff.ignoreSubmodules=all",
 	"advice.detachedHead=false",
 	"checkout.workers=0",
-	"http.followRedirects=initial",
+	"http.followRedirects=false",
 	"http.lowSpeedLimit=100",
 	"http.lowSpeedTime=60",
 	"user.name=Signalbox",
@@ -118,6 +118,8 @@ static void make_environment(const struct git *g, struct strings *env)
 	const char *path = getenv("PATH");
 	int settings = 0;
 
+	for (const char *const *v = g->environment; v && *v; v++) /* the first of a name is the one that counts */
+		strings_add(env, mem_strdup(*v));
 	for (size_t i = 0; i < ARRAY_SIZE(fixed_environment); i++)
 		strings_add(env, mem_strdup(fixed_environment[i]));
 	for (size_t i = 0; i < ARRAY_SIZE(passed_variables); i++)

@@ -28,6 +28,7 @@ struct git {
 	const char *protocols;	      /* GIT_ALLOW_PROTOCOL, "http:https"; NULL: none at all */
 	const char *home;	      /* NULL: nowhere, so that no file of the user's is read */
 	const char *const *config;    /* further "section.key=value" lines, NULL-ended; NULL: none */
+	const char *const *environment; /* further "NAME=value" lines, NULL-ended, stronger than ours; NULL: none */
 	const struct identity *as;    /* NULL: the effective ids we have */
 	int64_t timeout_ms;	      /* 0: GIT_TIMEOUT_MS */
 	int fds[GIT_FDS_MAX];	      /* passed under the same numbers (all > 2) */

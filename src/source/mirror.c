@@ -5,30 +5,35 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "source/cache.h"
-#include "source/checkout.h"
 #include "source/fetch_kinds.h"
 #include "source/git.h"
+#include "source/mirror.h"
+#include "source/policy.h"
 #include "source/ref_list.h"
 #include "source/transport.h"
 #include <string.h>
 
 #define ABBREVIATION_MIN 4 /* hex digits */
 #define WANTED_REF "refs/signalbox/wanted/"
+#define DEPTH_TEXT_MAX 32
 
 struct mirror {
 	struct fetch *fetch;
+	const struct mirror_want *want;
 	struct source_url url;
 	struct transport transport;
+	struct pin pin;
 	struct cache_store store;
 	struct ref_list remote;
-	const char *ref;	    /* as asked for; NULL or "HEAD": the default branch */
+	const char *ref; /* the want's; NULL or "HEAD": the default branch */
 	char *commit;
-	const char *branch; /* into ref or remote */
+	const char *branch; /* into ref, remote or the want */
 };
 
 static void mirror_release(struct mirror *m)
 {
 	source_url_release(&m->url);
+	pin_release(&m->pin);
 	cache_store_close(&m->store);
 	ref_list_release(&m->remote);
 	free(m->commit);
@@ -105,12 +110,13 @@ static enum err_code fetch_refs(struct mirror *m, const char *const *options, co
 static enum err_code update(struct mirror *m, struct error *e)
 {
 	bool is_current, is_new;
+	AUTO_FREE char *depth = mem_printf("--depth=%lld", (long long)m->want->depth);
 
 	TRY(is_up_to_date(m, &is_current, &is_new, e));
 	if (is_current)
 		return ERR_OK;
 	m->transport.step = is_new ? "clone" : "fetch";
-	return fetch_refs(m, (const char *const[]){ "--prune", NULL },
+	return fetch_refs(m, (const char *const[]){ "--prune", m->want->depth ? depth : NULL, NULL },
 		(const char *const[]){ "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", NULL }, e);
 }
 
@@ -118,8 +124,9 @@ static enum err_code update(struct mirror *m, struct error *e)
 static enum err_code fetch_wanted(struct mirror *m, const char *what, struct error *e)
 {
 	AUTO_FREE char *refspec = mem_printf("+%s:%s%s", what, WANTED_REF, what);
+	AUTO_FREE char *depth = mem_printf("--depth=%lld", (long long)m->want->depth);
 
-	return fetch_refs(m, NULL, (const char *const[]){ refspec, NULL }, e);
+	return fetch_refs(m, (const char *const[]){ m->want->depth ? depth : NULL, NULL }, (const char *const[]){ refspec, NULL }, e);
 }
 
 /* ---- find the ref ---- */
@@ -198,42 +205,149 @@ static enum err_code resolve(struct mirror *m, struct error *e)
 
 /* ---- the whole ---- */
 
-static enum err_code open_mirror(struct mirror *m, struct error *e)
+static enum err_code open_transport(struct mirror *m, struct error *e)
 {
-	const struct js *job = m->fetch->job;
+	const struct mirror_want *w = m->want;
 
-	m->ref = js_str(job, "ref");
+	m->ref = w->ref;
 	if (m->ref)
 		TRY(source_ref_check(m->ref, e));
-	TRY(source_url_parse(js_str(job, "url"), &m->url, e));
-	m->transport = (struct transport){ .url = &m->url, .caller = m->fetch->caller, .report = &m->fetch->report, .step = "fetch" };
-	if (m->url.kind == URL_FILE)
-		TRY(transport_find_owner(m->url.path, &m->transport.owner, e));
-	return cache_store_open(m->fetch->cache, "git", "url", m->url.text, &m->fetch->report, &m->store, e);
+	TRY(source_url_parse(w->url, &m->url, e));
+	m->transport = (struct transport){ .url = &m->url, .caller = m->fetch->caller, .report = &m->fetch->report, .step = "fetch",
+		.rules = js_get(m->fetch->job, "rules"), .credential = w->credential };
+	m->transport.pin = &m->pin;
+	TRY(transport_resolve(&m->transport, &m->pin, e));
+	if (m->url.kind != URL_FILE)
+		return ERR_OK;
+	TRY(transport_find_owner(m->url.path, &m->transport.owner, e));
+	if (w->owner && m->transport.owner.uid != w->owner->uid)
+		return error_set(e, ERR_DENIED, "'%s' belongs to somebody else", m->url.path);
+	return ERR_OK;
+}
+
+static enum err_code open_mirror(struct mirror *m, struct error *e)
+{
+	AUTO_FREE char *name = NULL;
+
+	TRY(open_transport(m, e));
+	name = cache_mirror_name(m->url.text, m->want->fingerprint, m->want->depth);
+	return cache_store_open(m->fetch->cache, "git", "url", name, &m->fetch->report, &m->store, e);
+}
+
+/* The commit that a proof has found needs nobody's word any more; nor does a directory of this machine, whose owner's rights we have. */
+static bool find_without_asking(struct mirror *m)
+{
+	const struct mirror_want *w = m->want;
+	const char *commit = w->proven ? w->commit : m->url.kind == URL_FILE ? m->ref : NULL;
+
+	if (!git_is_commit_id(commit) || !(m->commit = find_commit(m, commit)))
+		return false;
+	m->branch = w->proven ? w->branch : NULL;
+	return true;
+}
+
+/* What was found at submit is what the agent gets, also when the branch has moved since. */
+static enum err_code find_proven(struct mirror *m, struct error *e)
+{
+	const char *commit = m->want->commit;
+	struct error ignored = ERROR_INIT;
+
+	m->branch = m->want->branch;
+	m->commit = find_commit(m, commit);
+	if (!m->commit && fetch_wanted(m, commit, &ignored) == ERR_OK)
+		m->commit = find_commit(m, commit);
+	if (m->commit)
+		return ERR_OK;
+	error_set(e, ERR_NOT_FOUND, "the commit %s, which was '%s' at submit, is not in '%s' any more", commit, m->ref ? m->ref : "HEAD", m->url.text);
+	error_hint(e, "submit the task again");
+	return ERR_NOT_FOUND;
 }
 
 static enum err_code find_in_mirror(struct mirror *m, struct error *e)
 {
-	if (m->ref && git_is_commit_id(m->ref) && (m->commit = find_commit(m, m->ref)))
+	if (find_without_asking(m))
 		return ERR_OK;
 	TRY(list_remote(m, e));
 	TRY(update(m, e));
-	return resolve(m, e);
+	return m->want->proven && git_is_commit_id(m->want->commit) ? find_proven(m, e) : resolve(m, e);
 }
 
-enum err_code fetch_git(struct fetch *f, struct js *result, struct error *e)
+/* A mirror that git itself cannot use any more (a disk that lied, a crash in the wrong moment) is made anew, once. */
+static enum err_code find_or_rebuild(struct mirror *m, struct error *e)
 {
-	AUTO(mirror_release) struct mirror m = { .fetch = f, .store = CACHE_STORE_INIT };
-	struct checkout_job checkout;
+	enum err_code code = find_in_mirror(m, e);
+
+	if (code != ERR_FAILED || m->store.is_new)
+		return code;
+	report_progress(&m->fetch->report, "fetch", 0, "the cached copy is damaged and is made anew");
+	TRY(cache_store_empty(&m->store, e));
+	ref_list_release(&m->remote);
+	m->remote = (struct ref_list){ .n = 0 };
+	free(TAKE_PTR(m->commit));
+	error_clear(e);
+	return find_in_mirror(m, e);
+}
+
+enum err_code mirror_find(struct fetch *f, const struct mirror_want *w, struct mirror_found *ret, struct error *e)
+{
+	AUTO(mirror_release) struct mirror m = { .fetch = f, .want = w, .store = CACHE_STORE_INIT };
 
 	TRY(open_mirror(&m, e));
-	TRY(find_in_mirror(&m, e));
-	close(TAKE_FD(m.store.lock_fd));
-	js_set_str(result, "store", m.store.repo);
-	js_set_str(result, "commit", m.commit);
-	js_set_str(result, "head", m.commit);
+	TRY(find_or_rebuild(&m, e));
+	ret->store_dir = mem_strdup(m.store.dir);
+	ret->store = mem_strdup(m.store.repo);
+	ret->commit = TAKE_PTR(m.commit);
+	ret->branch = mem_strdup(m.branch);
+	ret->owner = m.transport.owner;
+	return ERR_OK;
+}
+
+void mirror_found_release(struct mirror_found *f)
+{
+	free(f->store_dir);
+	free(f->store);
+	free(f->commit);
+	free(f->branch);
+}
+
+/* ---- the proof ---- */
+
+/* From the listing alone; a short commit id or a commit that no ref names stays open until it is fetched. */
+static enum err_code resolve_listed(struct mirror *m, const char **ret_commit, struct error *e)
+{
+	static const char *const below[] = { "refs/heads/", "refs/tags/", "" };
+	AUTO_FREE char *default_name = m->remote.head_branch ? mem_printf("refs/heads/%s", m->remote.head_branch) : NULL;
+
+	if (wants_default(m)) {
+		m->branch = m->remote.head_branch;
+		*ret_commit = m->remote.has_head ? ref_list_find(&m->remote, default_name ? default_name : "HEAD") : NULL;
+		return ERR_OK;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(below); i++) {
+		AUTO_FREE char *name = mem_printf("%s%s", below[i], m->ref);
+
+		*ret_commit = ref_list_commit(&m->remote, name);
+		if (*ret_commit && str_starts(name, "refs/heads/"))
+			m->branch = *below[i] ? m->ref : m->ref + strlen("refs/heads/");
+		if (*ret_commit)
+			return ERR_OK;
+	}
+	if (git_is_commit_id(m->ref))
+		*ret_commit = m->ref;
+	return is_hex(m->ref) ? ERR_OK : not_found(m, e);
+}
+
+enum err_code fetch_prove(struct fetch *f, struct js *result, struct error *e)
+{
+	const struct mirror_want want = { .url = js_str(f->job, "url"), .ref = js_str(f->job, "ref"), .credential = fetch_credential(f) };
+	AUTO(mirror_release) struct mirror m = { .fetch = f, .want = &want, .store = CACHE_STORE_INIT };
+	const char *commit = NULL;
+
+	TRY(open_transport(&m, e));
+	TRY(list_remote(&m, e));
+	TRY(resolve_listed(&m, &commit, e));
+	js_set_bool(result, "proven", true);
+	js_set(result, "commit", js_string(commit));
 	js_set(result, "branch", js_string(m.branch));
-	checkout = (struct checkout_job){ .store = m.store.repo, .commit = m.commit, .head = m.commit, .branch = m.branch,
-		.cache = f->cache, .report = &f->report };
-	return checkout_make(&checkout, result, e);
+	return ERR_OK;
 }

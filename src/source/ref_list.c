@@ -25,10 +25,11 @@ static void add_item(struct ref_list *l, const char *id, const char *name)
 
 static void take_line(struct ref_list *l, char *line)
 {
-	char *tab = strchr(line, '\t'), *name = tab + 1;
+	char *tab = strchr(line, '\t'), *name;
 
 	if (!tab)
 		return;
+	name = tab + 1;
 	*tab = '\0';
 	if (str_starts(line, "ref: ")) {
 		if (str_eq(name, "HEAD") && str_starts(line + 5, heads))
@@ -36,7 +37,10 @@ static void take_line(struct ref_list *l, char *line)
 	} else if (str_eq(name, "HEAD")) {
 		l->has_head = true;
 		add_item(l, line, name);
-	} else if (str_starts(name, "refs/") && !str_ends(name, "^{}")) {
+	} else if (str_starts(name, "refs/") && str_ends(name, "^{}")) {
+		if (l->n && strncmp(l->items[l->n - 1].name, name, strlen(name) - 3) == 0)
+			l->items[l->n - 1].peeled = line;
+	} else if (str_starts(name, "refs/")) {
 		add_item(l, line, name);
 	}
 }
@@ -63,6 +67,14 @@ const char *ref_list_find(const struct ref_list *l, const char *name)
 	for (size_t i = 0; i < l->n; i++)
 		if (str_eq(l->items[i].name, name))
 			return l->items[i].id;
+	return NULL;
+}
+
+const char *ref_list_commit(const struct ref_list *l, const char *name)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (str_eq(l->items[i].name, name))
+			return l->items[i].peeled ? l->items[i].peeled : l->items[i].id;
 	return NULL;
 }
 

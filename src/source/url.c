@@ -1,11 +1,14 @@
 /* Git URLs and ref names from outside. */
 #include "source/url.h"
+#include "source/address.h"
 #include "source/try.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include <ctype.h>
 #include <string.h>
+
+#define HOST_LENGTH_MAX 253 /* bytes; what the name system carries */
 
 static const struct {
 	const char *prefix;
@@ -60,14 +63,18 @@ enum err_code source_path_check(const char *path, struct error *e)
 	return error_set(e, ERR_INVALID, "the directory '%s' is not an absolute path", path);
 }
 
+/* A name, or an address written plainly: what other programs would read as an address in another way is none of both. */
 static bool is_host(const char *s)
 {
-	bool has_colon = strchr(s, ':') != NULL;
+	size_t n = strlen(s);
+	struct address ignored;
 
-	if (!*s || *s == '-' || *s == '.')
+	if (strchr(s, ':') || address_looks_numeric(s))
+		return address_parse(s, &ignored);
+	if (n == 0 || n > HOST_LENGTH_MAX || *s == '-' || *s == '.' || s[n - 1] == '.' || strstr(s, ".."))
 		return false;
 	for (; *s; s++)
-		if (!isalnum((unsigned char)*s) && !strchr(has_colon ? ":.%" : ".-_", *s))
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_", *s))
 			return false;
 	return true;
 }
@@ -92,7 +99,7 @@ static enum err_code bad_url(const char *text, const char *why, struct error *e)
 static enum err_code refuse_credentials(const struct source_url *u, struct error *e)
 {
 	error_set(e, ERR_INVALID, "the URL for %s carries a user name or a password", u->host);
-	error_hint(e, "leave it out; for a private repository use an ssh URL with a key in the agent, or a local clone of it");
+	error_hint(e, "leave it out and keep it on the server: signalbox secret set git:%s", u->host);
 	return ERR_INVALID;
 }
 
@@ -106,7 +113,7 @@ static enum err_code parse_authority(struct source_url *u, const char *from, siz
 		host++;
 		*end = '\0';
 		port = end[1] == ':' ? end + 2 : NULL;
-		if (end[1] && end[1] != ':')
+		if ((end[1] && end[1] != ':') || !strchr(host, ':')) /* brackets are for IPv6 */
 			return bad_url(u->text, "has a host that is not one", e);
 	} else if ((port = strchr(host, ':'))) {
 		*port++ = '\0';
@@ -128,6 +135,17 @@ static enum err_code parse_authority(struct source_url *u, const char *from, siz
 	return ERR_OK;
 }
 
+/* What a credential is for is said by a path: the other end must not read another one out of it. */
+static bool leads_up(const char *path)
+{
+	for (size_t n; *path; path += n + (path[n] == '/')) {
+		n = strcspn(path, "/");
+		if (n == 2 && path[0] == '.' && path[1] == '.')
+			return true;
+	}
+	return false;
+}
+
 static enum err_code parse_path(struct source_url *u, const char *path, struct error *e)
 {
 	AUTO_STRBUF struct strbuf decoded = STRBUF_INIT;
@@ -136,6 +154,8 @@ static enum err_code parse_path(struct source_url *u, const char *path, struct e
 		return bad_url(u->text, "has a bad %-escape in its path", e);
 	if (decoded.len < 2 || decoded.data[0] != '/')
 		return bad_url(u->text, "has no path", e);
+	if (u->kind != URL_FILE && leads_up(strbuf_str(&decoded)))
+		return bad_url(u->text, "has '..' in its path", e);
 	u->path = strbuf_detach(&decoded);
 	return ERR_OK;
 }
@@ -158,6 +178,8 @@ static enum err_code parse_scp_like(struct source_url *u, const char *colon, str
 	TRY(parse_authority(u, u->text, (size_t)(colon - u->text), e));
 	if (colon[1] == '\0' || colon[1] == '-')
 		return bad_url(u->text, "has no usable path after the colon", e);
+	if (leads_up(colon + 1))
+		return bad_url(u->text, "has '..' in its path", e);
 	u->path = mem_strdup(colon + 1);
 	return ERR_OK;
 }

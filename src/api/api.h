@@ -2,6 +2,7 @@
 #pragma once
 #include "core/core.h"
 #include "net/server.h"
+#include <pthread.h>
 #include <sys/types.h>
 
 #define API_WAIT_DEFAULT_S 3600
@@ -12,18 +13,23 @@
 enum route_flags {
 	ROUTE_USER = 1,	  /* the unix socket's owner, or the bearer token */
 	ROUTE_OPEN = 2,	  /* anybody who can connect: says nothing of anybody's work */
+	ROUTE_OWNER = 8,  /* with ROUTE_USER: by the unix socket alone, never by a token */
 	ROUTE_RUNNER = 4, /* a runner with its run's token; on the runners' socket only */
 };
 
 struct api {
 	struct core *core;
 	char *token;	/* bearer token of the TCP listener, or NULL */
-	char *tcp_host; /* "127.0.0.1:8080": what Host must say, beside localhost */
+	char *tcp_host; /* "127.0.0.1:8080": where it listens */
+	const char *const *hosts; /* names by which others reach us, through a proxy; beside those of the configuration */
+	int host_count;
 	int tcp_port;
 	int64_t started_ms;
 	_Atomic bool stopping; /* streams say goodbye */
 	uid_t owner; /* whose unix socket it is */
 	char *owner_name, *root_name; /* principals */
+	pthread_mutex_t lock;	      /* guards the next */
+	char *openapi;		      /* the document, made when it is first asked for */
 };
 
 extern const struct http_route api_routes[];	    /* people and programs */
@@ -44,20 +50,40 @@ void api_wait_commands(struct http_request *r, void *ctx);
 void api_post_task(struct http_request *r, void *ctx);
 void api_list_tasks(struct http_request *r, void *ctx);
 void api_get_task(struct http_request *r, void *ctx);
+void api_patch_task(struct http_request *r, void *ctx);
 void api_delete_task(struct http_request *r, void *ctx);
 void api_cancel_task(struct http_request *r, void *ctx);
 void api_retry_task(struct http_request *r, void *ctx);
 void api_post_message(struct http_request *r, void *ctx);
+void api_post_upload(struct http_request *r, void *ctx);
+void api_list_uploads(struct http_request *r, void *ctx);
+void api_get_upload(struct http_request *r, void *ctx);
+void api_patch_upload(struct http_request *r, void *ctx);
+void api_delete_upload(struct http_request *r, void *ctx);
 void api_list_gates(struct http_request *r, void *ctx);
+void api_get_gate(struct http_request *r, void *ctx);
+void api_interrupt_task(struct http_request *r, void *ctx);
+void api_get_todos(struct http_request *r, void *ctx);
+void api_get_todo_events(struct http_request *r, void *ctx);
 void api_decide_gate(struct http_request *r, void *ctx);
 void api_list_runs(struct http_request *r, void *ctx);
 void api_get_run(struct http_request *r, void *ctx);
 void api_get_events(struct http_request *r, void *ctx);
+void api_get_all_events(struct http_request *r, void *ctx);
 void api_get_diff(struct http_request *r, void *ctx);
 void api_list_artifacts(struct http_request *r, void *ctx);
 void api_get_artifact(struct http_request *r, void *ctx);
 void api_get_log(struct http_request *r, void *ctx);
 void api_post_key(struct http_request *r, void *ctx);
+void api_post_token(struct http_request *r, void *ctx);
+void api_list_secrets(struct http_request *r, void *ctx);
+void api_put_secret(struct http_request *r, void *ctx);
+void api_delete_secret(struct http_request *r, void *ctx);
+void api_prune(struct http_request *r, void *ctx);
+void api_list_tokens(struct http_request *r, void *ctx);
+void api_delete_token(struct http_request *r, void *ctx);
+void api_reload(struct http_request *r, void *ctx);
+void api_get_openapi(struct http_request *r, void *ctx);
 void api_healthz(struct http_request *r, void *ctx);
 void api_readyz(struct http_request *r, void *ctx);
 void api_metrics(struct http_request *r, void *ctx);

@@ -1,15 +1,18 @@
 /* Who may call what: the one function that authorises every route.
  * The unix socket is for its owner (and root), known by the kernel's word; TCP wants the bearer token, a Host that is ours (a page that
  * rebinds its name to us fails here) and, from browsers, an Origin that is ours. */
-#include "api/api.h"
+#include "api/docs.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/tokens.h"
+#include <arpa/inet.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #define TOKEN_BYTES 32
@@ -68,39 +71,94 @@ static enum err_code authorize_unix(const struct api *a, struct http_request *r,
 	return ERR_OK;
 }
 
+/* "[::1]:8080" or "10.0.0.1": an address cannot be rebound, so whoever names us by one means us. */
+static bool is_address(const char *host, size_t n)
+{
+	unsigned char address[sizeof(struct in6_addr)];
+	bool bracketed = n > 2 && host[0] == '[' && host[n - 1] == ']';
+	AUTO_FREE char *text = bracketed ? mem_strndup(host + 1, n - 2) : mem_strndup(host, n);
+	return inet_pton(bracketed ? AF_INET6 : AF_INET, text, address) == 1;
+}
+
+static size_t host_len(const char *host)
+{
+	const char *bracket = host[0] == '[' ? strchr(host, ']') : NULL;
+	return bracket ? (size_t)(bracket + 1 - host) : strcspn(host, ":");
+}
+
+static bool is_named(const char *host, const char *name)
+{
+	return strcasecmp(host, name) == 0 || (strlen(name) == host_len(host) && strncasecmp(host, name, host_len(host)) == 0);
+}
+
+/* Our own port with an address or localhost; or, behind a proxy, one of the names that the server was told. */
 static bool is_our_host(const struct api *a, const char *host)
 {
-	AUTO_FREE char *localhost = mem_printf("localhost:%d", a->tcp_port);
-	return host && (str_eq(host, a->tcp_host) || str_eq(host, localhost));
+	if (str_empty(host))
+		return false;
+	size_t n = host_len(host);
+	AUTO_FREE char *port = mem_printf(":%d", a->tcp_port);
+	if (str_eq(host + n, port) && (is_named(host, "localhost") || is_address(host, n)))
+		return true;
+	for (int i = 0; i < a->host_count; i++)
+		if (is_named(host, a->hosts[i]))
+			return true;
+	const struct js *configured = core_hosts(a->core);
+	for (size_t i = 0; i < js_len(configured); i++)
+		if (is_named(host, js_text(js_at(configured, i))))
+			return true;
+	return false;
 }
 
 static enum err_code check_host(const struct api *a, struct http_request *r, struct error *e)
 {
-	const char *origin = http_header(r, "Origin");
-	if (!is_our_host(a, http_header(r, "Host")))
-		return error_set(e, ERR_DENIED, "the Host header does not name this server ('%s')", a->tcp_host);
+	const char *origin = http_header(r, "Origin"), *host = http_header(r, "Host");
+	if (!is_our_host(a, host)) {
+		error_set(e, ERR_DENIED, "the Host header '%.80s' does not name this server ('%s')", host ? host : "", a->tcp_host);
+		error_hint(e, "name it by its address, or start it with --host NAME (server.hosts in its configuration)");
+		return ERR_DENIED;
+	}
 	if (origin && !(str_starts(origin, "http://") && is_our_host(a, origin + 7)) && !(str_starts(origin, "https://") && is_our_host(a, origin + 8)))
-		return error_set(e, ERR_DENIED, "requests from the origin '%s' are refused", origin);
+		return error_set(e, ERR_DENIED, "requests from the origin '%.80s' are refused", origin);
 	return ERR_OK;
+}
+
+static enum err_code check_token(const struct api *a, struct http_request *r, struct error *e)
+{
+	const char *token = api_bearer(r);
+	AUTO_FREE char *who = NULL;
+	if (token && a->token && str_const_time_eq(token, a->token))
+		who = mem_strdup("token");
+	else if (token)
+		who = core_token_check(a->core, token);
+	if (who) {
+		http_set_principal(r, who);
+		return ERR_OK;
+	}
+	error_set(e, ERR_UNAUTHENTICATED, token ? "the bearer token does not open this server" : "a bearer token is needed");
+	error_hint(e, token ? "it may have been revoked; make a new one on the server's machine: signalbox token create NAME" : "signalbox login URL, or send Authorization: Bearer TOKEN");
+	return ERR_UNAUTHENTICATED;
+}
+
+static enum err_code authorize_tcp(const struct api *a, const struct http_route *route, struct http_request *r, struct error *e)
+{
+	enum err_code rc = check_host(a, r, e);
+	if (rc || (route && route->flags & ROUTE_OPEN))
+		return rc;
+	rc = check_token(a, r, e);
+	if (!rc && route && route->flags & ROUTE_OWNER) {
+		error_set(e, ERR_DENIED, "%s is for the server's owner, on its own machine", http_path(r));
+		error_hint(e, "use the signalbox command there, without --server");
+		return ERR_DENIED;
+	}
+	return rc;
 }
 
 enum err_code api_authorize(struct http_request *r, void *ctx, struct error *e)
 {
 	struct api *a = ctx;
-	const struct http_route *route = http_route_of(r);
-	if (http_is_unix(r))
-		return authorize_unix(a, r, e);
-	enum err_code rc = check_host(a, r, e);
-	if (rc || (route && route->flags & ROUTE_OPEN))
-		return rc;
-	const char *token = api_bearer(r);
-	if (!token || !a->token || !str_const_time_eq(token, a->token)) {
-		error_set(e, ERR_DENIED, "a bearer token is needed");
-		error_hint(e, "Authorization: Bearer <the token in the server's data directory>");
-		return ERR_DENIED;
-	}
-	http_set_principal(r, "token");
-	return ERR_OK;
+	enum err_code rc = http_is_unix(r) ? authorize_unix(a, r, e) : authorize_tcp(a, http_route_of(r), r, e);
+	return rc ? rc : api_check_query(r, e);
 }
 
 /* The run's token is compared in the transaction that takes the batch; here only that there is one. */

@@ -32,11 +32,28 @@ void api_doctor(struct http_request *r, void *ctx)
 	http_reply_js(r, 200, o);
 }
 
+static void http_metrics(struct http_request *r, struct strbuf *out)
+{
+	struct http_stats s = { 0 };
+	http_request_stats(r, &s);
+	const struct { const char *name, *type, *help; uint64_t value; } rows[] = {
+		{ "signalbox_http_requests_total", "counter", "Requests whose head has come, on the sockets for people and programs.", s.requests },
+		{ "signalbox_http_connections", "gauge", "Connections open now.", s.connections_now },
+		{ "signalbox_http_streams", "gauge", "Answers that are streams, now.", s.streams_now },
+		{ "signalbox_http_received_bytes_total", "counter", "Bytes of request bodies.", s.bytes_in },
+		{ "signalbox_http_sent_bytes_total", "counter", "Bytes of answers' bodies.", s.bytes_out },
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name,
+			(unsigned long long)rows[i].value);
+}
+
 void api_metrics(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
 	AUTO_STRBUF struct strbuf b = STRBUF_INIT;
 	core_metrics(a->core, &b);
+	http_metrics(r, &b);
 	http_reply(r, 200, "text/plain; version=0.0.4", strbuf_str(&b), b.len);
 }
 

@@ -2,6 +2,7 @@
 #include "api/serve.h"
 #include "api/api.h"
 #include "api/systemd.h"
+#include "api/uploads.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -26,12 +27,13 @@
 #define SERVE_STOP_RUNS_MS 30000
 #define SERVE_ARENAS 4 /* glibc's arenas: more would only cost memory */
 
-enum serve_option { SERVE_DATA, SERVE_RUNTIME, SERVE_CONFIG, SERVE_LISTEN, SERVE_STOP_RUNS };
+enum serve_option { SERVE_DATA, SERVE_RUNTIME, SERVE_CONFIG, SERVE_LISTEN, SERVE_HOST, SERVE_STOP_RUNS };
 const struct opt serve_options[] = {
 	[SERVE_DATA] = { "data", 0, OPT_STRING, "DIR", "the record's directory (default: SIGNALBOX_DATA, or below your home)" },
 	[SERVE_RUNTIME] = { "runtime", 0, OPT_STRING, "DIR", "where the sockets are (default: SIGNALBOX_RUNTIME, or below XDG_RUNTIME_DIR)" },
 	[SERVE_CONFIG] = { "config", 0, OPT_STRING, "FILE", "configuration (default: the first of .signalbox.yaml, your own, /etc/signalbox)" },
-	[SERVE_LISTEN] = { "listen", 0, OPT_STRING, "ADDR:PORT", "also listen on TCP; needs the bearer token in the data directory" },
+	[SERVE_LISTEN] = { "listen", 0, OPT_STRING, "ADDR:PORT", "also listen on TCP, for those who have a token (signalbox token create)" },
+	[SERVE_HOST] = { "host", 0, OPT_LIST, "NAME", "a name by which a proxy or your network calls this server; others are refused" },
 	[SERVE_STOP_RUNS] = { "stop-runs", 0, OPT_FLAG, NULL, "when the server is stopped, end the runs too (else they go on, and the next server finds them)" },
 	{ 0 },
 };
@@ -41,6 +43,12 @@ struct serve {
 	int unix_fd, runner_fd, tcp_fd;
 	struct http_server *http, *runners;
 };
+
+/* What the option says, or the configuration; NULL: no TCP. */
+static const char *listen_address(const struct serve *s, const struct opt_value *v)
+{
+	return v[SERVE_LISTEN].set ? v[SERVE_LISTEN].text : core_listen(s->api.core);
+}
 
 static enum err_code open_sockets(struct serve *s, const char *listen, struct error *e)
 {
@@ -67,6 +75,7 @@ static enum err_code start_http(struct serve *s, struct error *e)
 {
 	struct http_config people = { .routes = api_routes, .ctx = &s->api, .authorize = api_authorize, .unix_fd = s->unix_fd, .tcp_fd = s->tcp_fd,
 		.threads = s->tcp_fd >= 0 ? SERVE_TCP_THREADS : SERVE_UNIX_THREADS, .server_name = "signalbox" };
+	people.intakes = api_intakes;
 	struct http_config runners = { .routes = api_runner_routes, .ctx = &s->api, .authorize = api_authorize_runner, .unix_fd = s->runner_fd, .tcp_fd = -1,
 		.threads = SERVE_RUNNER_THREADS, .server_name = "signalbox" };
 	enum err_code rc = http_server_start(&people, &s->http, e);
@@ -77,21 +86,33 @@ static void announce(const struct serve *s)
 {
 	log_info("serving on %s", core_socket(s->api.core));
 	if (s->api.tcp_host) {
-		log_info("serving on http://%s (bearer token: %s/token)", s->api.tcp_host, core_data_dir(s->api.core));
+		log_info("serving on http://%s, for those who have a token (signalbox token create)", s->api.tcp_host);
 		printf("http://%s\n", s->api.tcp_host); /* with port 0 this is how to learn which */
 		fflush(stdout);
 	}
 }
 
-/* True when a signal to stop came within the time; INT64_MAX waits for ever. */
-static bool stop_asked(int signals, int64_t within_ms)
+static void reload(struct serve *s)
+{
+	struct js *report = NULL;
+	struct error e = ERROR_INIT;
+	if (core_reload(s->api.core, &report, &e))
+		log_error("the configuration was not read again: %s; the old one holds", e.text);
+	js_free(report);
+}
+
+/* True when a signal to stop came within the time; INT64_MAX waits for ever. A hangup is a wish that the configuration be read again. */
+static bool stop_asked(struct serve *s, int signals, int64_t within_ms)
 {
 	struct pollfd p = { .fd = signals, .events = POLLIN };
 	struct signalfd_siginfo info;
 	int timeout = within_ms > INT32_MAX ? -1 : (int)within_ms;
 	while (poll(&p, 1, timeout) > 0)
-		if (read(signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo != SIGHUP)
-			return true;
+		if (read(signals, &info, sizeof(info)) == sizeof(info)) {
+			if (info.ssi_signo != SIGHUP)
+				return true;
+			reload(s);
+		}
 	return false;
 }
 
@@ -101,7 +122,7 @@ static void serve_until_asked(struct serve *s, int signals)
 	int64_t interval = systemd_watchdog_interval_ms();
 	uint64_t pulse = 0;
 	systemd_notify("READY=1");
-	while (!stop_asked(signals, interval ? interval : INT64_MAX))
+	while (!stop_asked(s, signals, interval ? interval : INT64_MAX))
 		if (core_pulse(s->api.core) != pulse) {
 			pulse = core_pulse(s->api.core);
 			systemd_notify("WATCHDOG=1");
@@ -119,7 +140,7 @@ static void drain(struct serve *s, int signals, bool stop_runs)
 	do {
 		hub_tick(core_hub(s->api.core));
 		http_server_stats(s->http, &stats);
-		stop_runs = stop_asked(signals, SERVE_GOODBYE_POLL_MS) || stop_runs;
+		stop_runs = stop_asked(s, signals, SERVE_GOODBYE_POLL_MS) || stop_runs;
 	} while (stats.streams_now && clock_mono_ms() < until);
 	if (!stop_runs) {
 		log_info("stopping; the runs go on");
@@ -144,6 +165,7 @@ static void stop(struct serve *s)
 		close(s->tcp_fd);
 	free(s->api.token);
 	free(s->api.tcp_host);
+	free(s->api.openapi);
 	free(s->api.owner_name);
 	free(s->api.root_name);
 }
@@ -172,11 +194,14 @@ static void raise_nofile(void)
 
 static enum err_code serve(const struct opt_value *v, struct serve *s, struct error *e)
 {
+	s->api.hosts = v[SERVE_HOST].list;
+	s->api.host_count = v[SERVE_HOST].list_len;
+	pthread_mutex_init(&s->api.lock, NULL);
 	struct core_options o = { .data_dir = v[SERVE_DATA].text, .runtime_dir = v[SERVE_RUNTIME].text, .config_path = v[SERVE_CONFIG].text };
 	api_load_names(&s->api);
 	enum err_code rc = core_open(&o, &s->api.core, e);
 	if (!rc)
-		rc = open_sockets(s, v[SERVE_LISTEN].text, e);
+		rc = open_sockets(s, listen_address(s, v), e);
 	if (!rc)
 		rc = core_start(s->api.core, e); /* who connects before the next line waits in the backlog */
 	if (!rc)

@@ -1,9 +1,13 @@
 /* Tasks and runs over HTTP. */
 #include "api/api.h"
+#include "api/idempotent.h"
+#include "api/uploads.h"
 #include "base/cleanup.h"
+#include "base/str.h"
 #include <string.h>
 
 #define LIST_DEFAULT 50
+#define LABELS_ASKED_MAX 32 /* of one list */
 
 static void answer(struct http_request *r, enum err_code rc, int status, struct js *body_taken, const struct error *e)
 {
@@ -27,9 +31,14 @@ void api_post_task(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
+	if (api_post_form(r, a))
+		return;
+	struct once once = { .status = 201, .makes_task = true };
 	const struct js *body = http_body_js(r, &e);
+	if (body && !api_once_begin(r, a, &once))
+		return;
 	enum err_code rc = body ? core_submit(a->core, http_principal(r), body, &task, &e) : e.code;
-	answer(r, rc, 201, task, &e);
+	api_once_answer(r, &once, rc, task, &e);
 }
 
 void api_list_tasks(struct http_request *r, void *ctx)
@@ -37,9 +46,15 @@ void api_list_tasks(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *list = NULL;
-	struct task_filter f = { .state = http_query(r, "state"), .label = http_query(r, "label"), .after = http_query(r, "after"),
-		.repo = http_query(r, "repo"), .limit = LIST_DEFAULT };
+	const char *labels[LABELS_ASKED_MAX], *label;
+	struct task_filter f = { .state = http_query(r, "state"), .q = http_query(r, "q"), .name = http_query(r, "name"), .after = http_query(r, "after"),
+		.repo = http_query(r, "repo"), .labels = labels, .limit = LIST_DEFAULT };
 	enum err_code rc = http_query_i64(r, "limit", 1, TASKS_PAGE_MAX, &f.limit, &e);
+	while (!rc && (label = http_query_nth(r, "label", f.label_count)))
+		if (f.label_count == LABELS_ASKED_MAX)
+			rc = error_set(&e, ERR_INVALID, "more than %d labels are asked for", LABELS_ASKED_MAX);
+		else
+			labels[f.label_count++] = label;
 	if (!rc)
 		rc = core_tasks(a->core, &f, &list, &e);
 	answer(r, rc, 200, list, &e);
@@ -66,21 +81,48 @@ void api_delete_task(struct http_request *r, void *ctx)
 		http_reply(r, 204, NULL, "", 0);
 }
 
+void api_patch_task(struct http_request *r, void *ctx)
+{
+	struct api *a = ctx;
+	struct error e = ERROR_INIT;
+	struct js *task = NULL;
+	const struct js *body = http_body_js(r, &e);
+	enum err_code rc = body ? core_patch(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), body, &task, &e) : e.code;
+	answer(r, rc, 200, task, &e);
+}
+
+/* cancel and retry take no words; what is sent all the same is looked at. */
+static bool has_no_words(struct http_request *r)
+{
+	static const char *const none[] = { NULL };
+	struct error e = ERROR_INIT;
+	size_t n = 0;
+	http_body(r, &n);
+	const struct js *body = n ? http_body_js(r, &e) : NULL;
+	if (!e.code && (!n || js_check_members(body, "", none, &e) == ERR_OK))
+		return true;
+	http_reply_error(r, &e);
+	return false;
+}
+
 void api_cancel_task(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
-	enum err_code rc = core_task(a->core, http_param(r, "task"), http_query(r, "repo"), &task, &e);
-	if (!rc && js_str(task, "completed_at")) { /* nothing is left to be canceled */
-		http_reply_js(r, 200, task);
+	char id[27];
+	struct once once = { .status = 202, .task = id };
+	if (!has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
 		return;
+	enum err_code rc = core_task(a->core, id, NULL, &task, &e);
+	if (!rc && js_str(task, "completed_at")) { /* nothing is left to be canceled */
+		once.status = 200;
+	} else if (!rc) {
+		js_free(task);
+		task = NULL;
+		rc = core_cancel(a->core, http_principal(r), id, NULL, &task, &e);
 	}
-	js_free(task);
-	task = NULL;
-	if (!rc)
-		rc = core_cancel(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
-	answer(r, rc, 202, task, &e);
+	api_once_answer(r, &once, rc, task, &e);
 }
 
 void api_retry_task(struct http_request *r, void *ctx)
@@ -88,8 +130,12 @@ void api_retry_task(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
-	enum err_code rc = core_retry(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
-	answer(r, rc, 202, task, &e);
+	char id[27];
+	struct once once = { .status = 202, .task = id };
+	if (!has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
+		return;
+	enum err_code rc = core_retry(a->core, http_principal(r), id, NULL, &task, &e);
+	api_once_answer(r, &once, rc, task, &e);
 }
 
 void api_list_runs(struct http_request *r, void *ctx)
@@ -125,18 +171,13 @@ void api_post_message(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
+	char id[27];
+	struct once once = { .status = 202, .task = id };
 	const struct js *body = http_body_js(r, &e);
-	enum err_code rc = body ? core_message(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), body, &task, &e) : e.code;
-	answer(r, rc, 202, task, &e);
-}
-
-void api_list_gates(struct http_request *r, void *ctx)
-{
-	struct api *a = ctx;
-	struct error e = ERROR_INIT;
-	struct js *list = NULL;
-	enum err_code rc = core_gates(a->core, http_query(r, "state"), &list, &e);
-	answer(r, rc, 200, list, &e);
+	if (body && (!api_task_id(r, a, id) || !api_once_begin(r, a, &once)))
+		return;
+	enum err_code rc = body ? core_message(a->core, http_principal(r), id, NULL, body, &task, &e) : e.code;
+	api_once_answer(r, &once, rc, task, &e);
 }
 
 void api_decide_gate(struct http_request *r, void *ctx)
@@ -144,7 +185,10 @@ void api_decide_gate(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *gate = NULL;
+	struct once once = { .status = 200 };
 	const struct js *body = http_body_js(r, &e);
+	if (body && !api_once_begin(r, a, &once))
+		return;
 	enum err_code rc = body ? core_decide(a->core, http_principal(r), http_param(r, "gate"), body, &gate, &e) : e.code;
-	answer(r, rc, 200, gate, &e);
+	api_once_answer(r, &once, rc, gate, &e);
 }

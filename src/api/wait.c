@@ -31,7 +31,7 @@ static ssize_t later_read(void *state, char *buf, size_t max)
 {
 	struct later *l = state;
 	if (!l->sub)
-		l->sub = hub_subscribe(core_hub(l->api->core), l->topic, later_wake, l);
+		l->sub = hub_watch(core_hub(l->api->core), l->topic, later_wake, l);
 	if (!l->out.len) {
 		struct js *body = l->ready(l, clock_mono_ms() >= l->deadline_ms || l->api->stopping);
 		if (!body)

@@ -99,7 +99,7 @@ static void greet(struct watches *l, struct watch *w, int64_t head)
 static bool catch_up(struct watches *l, struct watch *w)
 {
 	struct fill f = { .l = l, .w = w, .cursor = w->cursor };
-	int64_t head = 0, before = w->cursor;
+	int64_t head = 0;
 	bool over = false;
 	if (!w->greeted) {
 		if (core_events(l->core, w->task, 0, 0, send_line, &f, &head, &over, NULL))
@@ -110,7 +110,7 @@ static bool catch_up(struct watches *l, struct watch *w)
 		return false;
 	w->cursor = f.cursor;
 	w->over = w->over || (over && w->cursor >= head);
-	w->behind = f.blocked || w->cursor - before >= WATCH_PAGE;
+	w->behind = f.blocked || w->cursor < head;
 	return true;
 }
 
@@ -230,7 +230,7 @@ static bool all_catch_up(struct watches *l, const char *task)
 		return true;
 	}
 	all_cursor_set(l, task, f.cursor, over && f.cursor >= head);
-	return !f.blocked && f.cursor - before < WATCH_PAGE;
+	return !f.blocked && f.cursor >= head;
 }
 
 /* It fell out of the ring: each task that lives, and each that did, may have gone on. */

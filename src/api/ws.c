@@ -116,7 +116,7 @@ static void own(struct channel *ch, const struct js *reply)
 	struct owned *o = &ch->owned[ch->owned_count++];
 	*o = (struct owned){ .task_id = mem_strdup(js_str(reply, "taskId")) };
 	memcpy(o->task, task, sizeof(o->task));
-	o->sub = hub_subscribe(core_hub(ch->api->core), o->task, channel_wake, ch);
+	o->sub = hub_watch(core_hub(ch->api->core), o->task, channel_wake, ch);
 	ws_wake(ch->ws); /* it may have been asked to end already */
 }
 

@@ -37,7 +37,7 @@ static enum err_code ask(struct cli *c, const char *ref, const char *what, struc
 	return client_call(c->client, "POST", path, body, &status, ret_after, e);
 }
 
-static enum err_code cancel_one(struct cli *c, const char *ref, struct table *t, struct error *e)
+static enum err_code cancel_one(struct cli *c, const char *ref, void *t, struct error *e)
 {
 	AUTO_JS struct js *task = NULL;
 	AUTO_JS struct js *after = NULL;
@@ -60,7 +60,7 @@ static enum err_code cancel_one(struct cli *c, const char *ref, struct table *t,
 	return ERR_OK;
 }
 
-static enum err_code retry_one(struct cli *c, const char *ref, struct table *t, struct error *e)
+static enum err_code retry_one(struct cli *c, const char *ref, void *t, struct error *e)
 {
 	AUTO_JS struct js *task = NULL;
 	AUTO_JS struct js *after = NULL;
@@ -74,15 +74,13 @@ static enum err_code retry_one(struct cli *c, const char *ref, struct table *t, 
 }
 
 /* Each named task in turn, and a table of how they are now. */
-static enum err_code each_task(struct cli *c, enum err_code (*one)(struct cli *, const char *, struct table *, struct error *), struct error *e)
+static enum err_code each_task(struct cli *c, cli_one_fn *one, struct error *e)
 {
 	static const char *const titles[] = { "TASK", "STATUS", NULL };
-	enum err_code rc = ERR_OK;
 	struct table t;
 	table_init(&t, titles);
-	for (int i = 0; i < c->arg_count && !rc; i++)
-		rc = one(c, c->args[i], &t, e);
-	if (!c->json)
+	enum err_code rc = cli_each(c, one, &t, e);
+	if (!c->json && t.count)
 		table_print(&t, &c->out);
 	table_release(&t);
 	return rc;

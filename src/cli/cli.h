@@ -67,12 +67,16 @@ const char *cli_setting(const struct cli *c, enum setting which);
 void cli_say(const struct cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* a line of talk on stderr; silent with --quiet */
 void cli_json(const struct cli *c, const struct js *v); /* on stdout: pretty on a terminal, one line in a pipe */
 
-/* Help out of the tables. */
+/* Each of the command's words in turn. With several, one that fails is told at once and the others go on; the exit status is the first failure's. */
+typedef enum err_code cli_one_fn(struct cli *c, const char *ref, void *ctx, struct error *e);
+MUST_USE enum err_code cli_each(struct cli *c, cli_one_fn *one, void *ctx, struct error *e);
+
+/* Help, completion and manual pages out of the tables. */
 void help_all(const struct term *out);
 void help_command(const struct term *out, const struct command *cmd);
-void completion_bash(struct strbuf *out);
+void man_page(struct strbuf *out, const struct command *cmd); /* NULL: signalbox(1) */
 
-command_fn cmd_run, cmd_start, cmd_wait, cmd_ls, cmd_show, cmd_logs, cmd_events, cmd_diff, cmd_apply, cmd_artifacts, cmd_cancel, cmd_retry, cmd_say, cmd_gates, cmd_answer, cmd_reject, cmd_rm,
+command_fn cmd_run, cmd_start, cmd_wait, cmd_ls, cmd_show, cmd_logs, cmd_events, cmd_diff, cmd_apply, cmd_artifacts, cmd_cancel, cmd_retry, cmd_say, cmd_gates, cmd_approve, cmd_answer, cmd_reject, cmd_interrupt, cmd_todos, cmd_rm, cmd_secret, cmd_prune, cmd_attach, cmd_open, cmd_login, cmd_context, cmd_token, cmd_server,
 	cmd_report, cmd_doctor, cmd_config, cmd_version, cmd_completion, cmd_help;
 extern const struct opt submit_options[], wait_options[], ls_options[], logs_options[], events_options[], diff_options[], apply_options[],
-	artifacts_options[], rm_options[], report_options[], doctor_options[], say_options[];
+	artifacts_options[], rm_options[], secret_options[], prune_options[], attach_options[], open_options[], login_options[], token_options[], server_options[], help_options[], report_options[], doctor_options[], say_options[], gates_options[], approve_options[], reject_options[], answer_options[], todos_options[];

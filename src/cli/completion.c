@@ -1,7 +1,7 @@
 /* completion: a script for the shell, out of the tables. */
 #include "base/cleanup.h"
 #include "base/str.h"
-#include "cli/cli.h"
+#include "cli/completion.h"
 #include <string.h>
 
 static void add_option_words(struct strbuf *out, const struct opt *table)
@@ -10,15 +10,20 @@ static void add_option_words(struct strbuf *out, const struct opt *table)
 		strbuf_addf(out, " --%s", table->name);
 }
 
+bool completion_is_file(const struct opt *o)
+{
+	return o->value && (strstr(o->value, "FILE") || strstr(o->value, "DIR") || strstr(o->value, "SOCKET"));
+}
+
 /* Options whose value is a file or a directory: bash's own completion serves them. */
 static void add_file_options(struct strbuf *out, const struct opt *table)
 {
 	for (; table && table->name; table++)
-		if (table->value && (strstr(table->value, "FILE") || strstr(table->value, "DIR") || strstr(table->value, "SOCKET")))
+		if (completion_is_file(table))
 			strbuf_addf(out, "%s--%s", out->len ? "|" : "", table->name);
 }
 
-static bool takes_task(const struct command *cmd)
+bool completion_takes_task(const struct command *cmd)
 {
 	return str_starts(cmd->args, "TASK");
 }
@@ -29,7 +34,7 @@ static void add_cases(struct strbuf *out)
 		strbuf_addf(out, "\t%s) words=\"", cmd->name);
 		AUTO_STRBUF struct strbuf words = STRBUF_INIT;
 		add_option_words(&words, cmd->options);
-		strbuf_addf(out, "%s\"; tasks=%d;;\n", words.len ? strbuf_str(&words) + 1 : "", takes_task(cmd));
+		strbuf_addf(out, "%s\"; tasks=%d;;\n", words.len ? strbuf_str(&words) + 1 : "", completion_takes_task(cmd));
 	}
 }
 
@@ -72,16 +77,18 @@ void completion_bash(struct strbuf *out)
 
 enum err_code cmd_completion(struct cli *c, struct error *e)
 {
+	static const struct { const char *shell; void (*make)(struct strbuf *out); } shells[] = {
+		{ "bash", completion_bash }, { "zsh", completion_zsh }, { "fish", completion_fish },
+	};
 	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
 	const char *shell = c->arg_count ? c->args[0] : "bash";
-	if (!str_eq(shell, "bash") && !str_eq(shell, "zsh")) {
-		error_set(e, ERR_USAGE, "there is no completion for '%s'", shell);
-		error_hint(e, "signalbox completion bash");
-		return ERR_USAGE;
-	}
-	if (str_eq(shell, "zsh"))
-		strbuf_adds(&out, "autoload -U +X bashcompinit && bashcompinit\n");
-	completion_bash(&out);
-	term_write(&c->out, &out);
-	return ERR_OK;
+	for (size_t i = 0; i < ARRAY_SIZE(shells); i++)
+		if (str_eq(shells[i].shell, shell)) {
+			shells[i].make(&out);
+			term_write(&c->out, &out);
+			return ERR_OK;
+		}
+	error_set(e, ERR_USAGE, "there is no completion for '%s'", shell);
+	error_hint(e, "signalbox completion bash, zsh or fish");
+	return ERR_USAGE;
 }

@@ -6,44 +6,25 @@
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "cli/doctor.h"
 #include "cli/server.h"
 #include "cli/table.h"
 #include "cli/text.h"
 #include "cli/version.h"
-#include "core/conf.h"
-#include "sandbox/sandbox.h"
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #define PROBE_TIMEOUT_MS 10000
 #define PROBE_OUTPUT_MAX ((size_t)64 << 10)
-#define DISK_LEAST ((int64_t)512 << 20)
-#define DISK_LITTLE ((int64_t)5 << 30)
 #define SOCKET_PATH_MAX 107
 #define HINT_COLUMN 26
-
-enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
-
-/* What the checks look at. */
-struct doctor {
-	const struct cli *c;
-	struct conf *conf; /* NULL when it is broken */
-	struct error conf_error;
-	struct sandbox_probe probe;
-};
-
-struct finding {
-	enum verdict verdict;
-	struct strbuf text, hint;
-};
 
 static const struct { const char *word; enum colour colour; } verdicts[] = {
 	[VERDICT_OK] = { "ok", COLOUR_GREEN }, [VERDICT_WARN] = { "warn", COLOUR_YELLOW }, [VERDICT_FAIL] = { "fail", COLOUR_RED },
 };
 
-static void conclude(struct finding *f, enum verdict verdict, const char *text, const char *hint)
+void doctor_conclude(struct finding *f, enum verdict verdict, const char *text, const char *hint)
 {
 	f->verdict = verdict;
 	text_add_line(&f->text, text);
@@ -51,7 +32,7 @@ static void conclude(struct finding *f, enum verdict verdict, const char *text, 
 }
 
 /* Runs a program; true when it ended with 0. Its first line of output (or of complaint) is in *ret_line. */
-static bool probe(const char *const *argv, struct strbuf *ret_line)
+bool doctor_probe(const char *const *argv, struct strbuf *ret_line)
 {
 	struct proc_spec spec = PROC_SPEC_INIT;
 	AUTO_STRBUF struct strbuf out = STRBUF_LIMIT(PROBE_OUTPUT_MAX), err = STRBUF_LIMIT(PROBE_OUTPUT_MAX);
@@ -70,10 +51,10 @@ static void check_program(struct finding *f, const char *name, const char *packa
 	const char *argv[] = { name, "--version", NULL };
 	AUTO_STRBUF struct strbuf line = STRBUF_INIT;
 	AUTO_FREE char *hint = mem_printf("install it: apt-get install %s", package);
-	if (probe(argv, &line))
-		conclude(f, VERDICT_OK, strbuf_str(&line), "");
+	if (doctor_probe(argv, &line))
+		doctor_conclude(f, VERDICT_OK, strbuf_str(&line), "");
 	else
-		conclude(f, without, strbuf_str(&line), hint);
+		doctor_conclude(f, without, strbuf_str(&line), hint);
 }
 
 static void check_bwrap(const struct doctor *d UNUSED, struct finding *f)
@@ -94,75 +75,54 @@ static void check_codex(const struct doctor *d, struct finding *f)
 	struct error e = ERROR_INIT;
 	js_set_str(agent, "adapter", "codex-exec");
 	if (agent_check(agent, d->conf ? conf_codex_path(d->conf) : NULL, &e)) {
-		conclude(f, VERDICT_WARN, e.text, e.hint[0] ? e.hint : "npm install -g @openai/codex; other agents do not need it");
+		doctor_conclude(f, VERDICT_WARN, e.text, e.hint[0] ? e.hint : "npm install -g @openai/codex; other agents do not need it");
 		return;
 	}
 	const char *argv[] = { js_str_or(agent, "program", "codex"), "--version", NULL };
-	bool runs = probe(argv, &line);
+	bool runs = doctor_probe(argv, &line);
 	strbuf_addf(&line, "  %s", argv[0]);
-	conclude(f, runs ? VERDICT_OK : VERDICT_WARN, strbuf_str(&line), runs ? "" : "npm install -g @openai/codex, or set codex.path in the configuration");
+	doctor_conclude(f, runs ? VERDICT_OK : VERDICT_WARN, strbuf_str(&line), runs ? "" : "npm install -g @openai/codex, or set codex.path in the configuration");
 }
 
 static void check_settings(const struct doctor *d, struct finding *f)
 {
 	const char *path = d->conf ? conf_path(d->conf) : "";
 	if (!d->conf)
-		conclude(f, VERDICT_FAIL, d->conf_error.text, d->conf_error.hint[0] ? d->conf_error.hint : "mend that file; the server will not start with it");
+		doctor_conclude(f, VERDICT_FAIL, d->conf_error.text, d->conf_error.hint[0] ? d->conf_error.hint : "mend that file; the server will not start with it");
 	else
-		conclude(f, VERDICT_OK, *path ? path : "built-in defaults", "");
+		doctor_conclude(f, VERDICT_OK, *path ? path : "built-in defaults", "");
 }
 
 static void check_namespaces(const struct doctor *d, struct finding *f)
 {
 	if (d->probe.userns && d->probe.bwrap)
-		conclude(f, VERDICT_OK, "a sandbox with every namespace starts", "");
+		doctor_conclude(f, VERDICT_OK, "a sandbox with every namespace starts", "");
 	else
-		conclude(f, VERDICT_FAIL, d->probe.why, "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, "
+		doctor_conclude(f, VERDICT_FAIL, d->probe.why, "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, "
 			 "on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0");
 }
 
 static void check_overlay(const struct doctor *d, struct finding *f)
 {
 	if (d->probe.overlay)
-		conclude(f, VERDICT_OK, "a workspace is a layer over the cached tree", "");
+		doctor_conclude(f, VERDICT_OK, "a workspace is a layer over the cached tree", "");
 	else
-		conclude(f, VERDICT_WARN, d->probe.why, "tasks still run, on a plain copy of the tree: slower to start with big repositories");
+		doctor_conclude(f, VERDICT_WARN, d->probe.why, "tasks still run, on a plain copy of the tree: slower to start with big repositories");
 }
 
 static void check_seccomp(const struct doctor *d, struct finding *f)
 {
 	if (d->probe.seccomp)
-		conclude(f, VERDICT_OK, "system calls are filtered", "");
+		doctor_conclude(f, VERDICT_OK, "system calls are filtered", "");
 	else
-		conclude(f, VERDICT_FAIL, "no seccomp filters", "use a kernel with CONFIG_SECCOMP_FILTER");
+		doctor_conclude(f, VERDICT_FAIL, "no seccomp filters", "use a kernel with CONFIG_SECCOMP_FILTER");
 }
 
 static void check_cgroup(const struct doctor *d, struct finding *f)
 {
 	bool held = d->probe.confinement != CONFINED_BY_RLIMITS;
-	conclude(f, held ? VERDICT_OK : VERDICT_WARN, held ? sandbox_confinement_name(d->probe.confinement) : "none with memory and pids controllers",
+	doctor_conclude(f, held ? VERDICT_OK : VERDICT_WARN, held ? sandbox_confinement_name(d->probe.confinement) : "none with memory and pids controllers",
 		 held ? "" : "limits are held by rlimits and namespaces alone; systemd-run --user --scope -p Delegate=yes gives a group of your own");
-}
-
-static void check_disk(const struct doctor *d, struct finding *f)
-{
-	AUTO_FREE char *dir = mem_strdup(cli_setting(d->c, SET_DATA));
-	struct statvfs vfs;
-	while (!file_is_dir(dir) && !str_eq(dir, "/") && !str_eq(dir, ".")) {
-		char *up = file_dirname(dir);
-		free(dir);
-		dir = up;
-	}
-	if (statvfs(dir, &vfs)) {
-		conclude(f, VERDICT_WARN, "cannot be told", "");
-		return;
-	}
-	int64_t left = (int64_t)vfs.f_bavail * (int64_t)vfs.f_frsize;
-	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
-	str_add_size(&text, left);
-	strbuf_addf(&text, " free for %s", cli_setting(d->c, SET_DATA));
-	enum verdict verdict = left < DISK_LEAST ? VERDICT_FAIL : left < DISK_LITTLE ? VERDICT_WARN : VERDICT_OK;
-	conclude(f, verdict, strbuf_str(&text), verdict == VERDICT_OK ? "" : "signalbox rm old tasks, or choose another place with --data");
 }
 
 static void check_socket(const struct doctor *d, struct finding *f)
@@ -171,16 +131,16 @@ static void check_socket(const struct doctor *d, struct finding *f)
 	AUTO_FREE char *path = server_socket(c);
 	struct stat st;
 	if (!path) {
-		conclude(f, VERDICT_OK, cli_setting(c, SET_SERVER), "");
+		doctor_conclude(f, VERDICT_OK, cli_setting(c, SET_SERVER), "");
 		return;
 	}
 	AUTO_FREE char *dir = file_dirname(path);
 	if (strlen(path) > SOCKET_PATH_MAX)
-		conclude(f, VERDICT_FAIL, "the socket's path is too long for the system", "choose a shorter directory with --runtime");
+		doctor_conclude(f, VERDICT_FAIL, "the socket's path is too long for the system", "choose a shorter directory with --runtime");
 	else if (lstat(dir, &st) == 0 && st.st_uid != geteuid())
-		conclude(f, VERDICT_FAIL, "the runtime directory belongs to somebody else", "set SIGNALBOX_RUNTIME to a directory of yours");
+		doctor_conclude(f, VERDICT_FAIL, "the runtime directory belongs to somebody else", "set SIGNALBOX_RUNTIME to a directory of yours");
 	else
-		conclude(f, VERDICT_OK, path, "");
+		doctor_conclude(f, VERDICT_OK, path, "");
 }
 
 static void check_server(const struct doctor *d, struct finding *f)
@@ -190,28 +150,18 @@ static void check_server(const struct doctor *d, struct finding *f)
 	struct error e = ERROR_INIT;
 	int status = 0;
 	if (!c->client) {
-		conclude(f, cli_setting(c, SET_SERVER) ? VERDICT_FAIL : VERDICT_OK, "does not run now", cli_setting(c, SET_SERVER) ? "look at --server" : "");
+		doctor_conclude(f, cli_setting(c, SET_SERVER) ? VERDICT_FAIL : VERDICT_OK, "does not run now", cli_setting(c, SET_SERVER) ? "look at --server" : "");
 		return;
 	}
 	if (client_call(c->client, "GET", "/version", NULL, &status, &reply, &e)) {
-		conclude(f, VERDICT_FAIL, e.text, e.hint);
+		doctor_conclude(f, VERDICT_FAIL, e.text, e.hint);
 		return;
 	}
 	const char *version = js_str_or(reply, "version", "?");
 	if (str_eq(version, SIGNALBOX_VERSION))
-		conclude(f, VERDICT_OK, version, "");
+		doctor_conclude(f, VERDICT_OK, version, "");
 	else
-		conclude(f, VERDICT_WARN, version, "another version than this program's: restart the server; runs go on meanwhile");
-}
-
-static void check_login(const struct doctor *d UNUSED, struct finding *f)
-{
-	AUTO_STRBUF struct strbuf conf = STRBUF_INIT;
-	bool kills = !file_read("/etc/systemd/logind.conf", PROBE_OUTPUT_MAX, &conf, NULL) && strstr(strbuf_str(&conf), "\nKillUserProcesses=yes");
-	if (kills)
-		conclude(f, VERDICT_WARN, "logging out ends your server and its runs", "loginctl enable-linger, and run the server as a user service");
-	else
-		conclude(f, VERDICT_OK, "logging out leaves runs alive", "");
+		doctor_conclude(f, VERDICT_WARN, version, "another version than this program's: restart the server; runs go on meanwhile");
 }
 
 static const struct {
@@ -219,8 +169,9 @@ static const struct {
 	void (*check)(const struct doctor *d, struct finding *f);
 } checks[] = {
 	{ "bwrap", check_bwrap }, { "git", check_git }, { "codex", check_codex }, { "namespaces", check_namespaces }, { "overlay", check_overlay },
-	{ "seccomp", check_seccomp }, { "cgroup", check_cgroup }, { "disk", check_disk }, { "login", check_login }, { "settings", check_settings },
-	{ "socket", check_socket }, { "server", check_server },
+	{ "seccomp", check_seccomp }, { "cgroup", check_cgroup }, { "disk", doctor_disk }, { "inodes", doctor_inodes }, { "memory", doctor_memory },
+	{ "files", doctor_files }, { "clock", doctor_clock }, { "login", doctor_login }, { "service", doctor_service }, { "settings", check_settings },
+	{ "provider", doctor_provider }, { "socket", check_socket }, { "server", check_server }, { "gateway", doctor_gateway },
 };
 
 static void add(struct js *list, const char *where, const char *name, const struct finding *f)
@@ -246,6 +197,14 @@ static void try_walls(struct doctor *d)
 	sandbox_probe(file_is_dir(data) ? data : "/tmp", root ? (uid_t)id : geteuid(), root ? (gid_t)id : getegid(), &d->probe);
 }
 
+static int64_t server_pid(const struct cli *c)
+{
+	AUTO_JS struct js *reply = NULL;
+	AUTO_FREE char *path = server_socket(c);
+	int status = 0;
+	return path && c->client && !client_call(c->client, "GET", "/version", NULL, &status, &reply, NULL) ? js_i64(reply, "pid", 0) : 0;
+}
+
 static bool check_here(const struct cli *c, struct js *list)
 {
 	struct doctor d = { .c = c };
@@ -253,6 +212,7 @@ static bool check_here(const struct cli *c, struct js *list)
 	if (conf_load(NULL, &d.conf, &d.conf_error))
 		d.conf = NULL;
 	try_walls(&d);
+	d.server_pid = server_pid(c);
 	for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
 		struct finding f = { .verdict = VERDICT_OK };
 		checks[i].check(&d, &f);

@@ -53,11 +53,13 @@ static bool take_line(void *ctx, const char *line, size_t len)
 		return true;
 	AUTO_JS struct js *event = js_parse(line, len, NULL);
 	int64_t seq = js_i64(event, "seq", -1);
-	if (!event || (seq >= 0 && seq <= f->after))
-		return true;
+	if (!event || (seq >= 0 && seq <= f->after) || (seq < 0 && !js_flag(event, "live", false)))
+		return true; /* nothing, twice, or said beside the log */
 	if (seq >= 0)
 		f->after = seq;
 	f->on_event(f->ctx, event, line, len);
+	if (f->look)
+		return f->look = false;
 	if (f->last)
 		return f->after < f->last;
 	/* The stream stays open while a human thinks: then the task itself is looked at. */

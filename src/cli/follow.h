@@ -11,6 +11,7 @@ struct follow {
 	void (*on_trouble)(void *ctx, const char *text); /* the connection broke, or is back; may be NULL */
 	void *ctx;
 	bool past_waiting; /* do not end at a question to a human */
+	bool look;	   /* set by on_event: end the stream and look at the task itself */
 	int64_t last;	   /* private: the log's last seq once the task is known to be settled, else 0 */
 	const volatile int *interrupted;
 };

@@ -78,9 +78,25 @@ void help_command(const struct term *t, const struct command *cmd)
 	term_write(t, &out);
 }
 
+const struct opt help_options[] = {
+	{ "man", 0, OPT_FLAG, NULL, "as a manual page, for `man -l -`" },
+	{ .name = NULL },
+};
+
+static void print_man(const struct cli *c, const struct command *cmd)
+{
+	AUTO_STRBUF struct strbuf page = STRBUF_INIT;
+	man_page(&page, cmd);
+	term_write(&c->out, &page);
+}
+
 enum err_code cmd_help(struct cli *c, struct error *e)
 {
 	const struct command *cmd = c->arg_count ? command_find(c->args[0]) : NULL;
+	if (cli_flag(c, "man") && (cmd || !c->arg_count)) {
+		print_man(c, cmd);
+		return ERR_OK;
+	}
 	if (!c->arg_count) {
 		help_all(&c->out);
 		return ERR_OK;

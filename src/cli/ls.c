@@ -17,7 +17,9 @@
 
 const struct opt ls_options[] = {
 	{ "state", 's', OPT_LIST, "STATUS", "only these: RUNNING, QUEUED, WAITING, DONE, ERROR, TIMEOUT, CANCELED" },
-	{ "label", 'l', OPT_STRING, "K=V", "only those with this label" },
+	{ "label", 'l', OPT_LIST, "K=V", "only those with this label; several: with all of them; K alone: whatever its value" },
+	{ "search", 0, OPT_STRING, "WORDS", "only those with these words in their prompt; \"a phrase\", begin*" },
+	{ "name", 0, OPT_STRING, "NAME", "only those of this name, in all repositories" },
 	{ "here", 0, OPT_FLAG, NULL, "only those of the repository we stand in" },
 	{ "limit", 'n', OPT_INT, "N", "at most so many (default 50)" },
 	{ .name = NULL },
@@ -41,8 +43,13 @@ static void make_query(const struct cli *c, int64_t limit, const char *here, con
 	}
 	if (list.len)
 		add_param(path, "state", strbuf_str(&list));
-	if (cli_opt_text(c, "label"))
-		add_param(path, "label", cli_opt_text(c, "label"));
+	const struct opt_value *labels = cli_opt(c, "label");
+	for (int i = 0; i < labels->list_len; i++)
+		add_param(path, "label", labels->list[i]);
+	if (cli_opt_text(c, "search"))
+		add_param(path, "q", cli_opt_text(c, "search"));
+	if (cli_opt_text(c, "name"))
+		add_param(path, "name", cli_opt_text(c, "name"));
 	if (here)
 		add_param(path, "repo", here);
 	if (cursor)
@@ -108,7 +115,7 @@ static enum err_code read_pages(struct cli *c, int64_t limit, const char *here, 
 		const struct js *data = js_get(page, "data");
 		for (size_t i = 0; i < js_len(data); i++)
 			js_push(all, js_ref(js_at(data, i)));
-		cursor = js_len(data) ? js_str(page, "next_cursor") : NULL;
+		cursor = js_str(page, "next_cursor"); /* a page may be empty and not the last */
 	} while (cursor && (int64_t)js_len(all) < limit);
 	return ERR_OK;
 }

@@ -9,6 +9,7 @@
 #include "cli/version.h"
 #include "gateway/gateway.h"
 #include "model/script.h"
+#include "source/credential.h"
 #include "source/source.h"
 #include <locale.h>
 #include <string.h>
@@ -25,6 +26,7 @@ const char *const command_groups[GROUP_COUNT] = {
 const struct opt global_options[] = {
 	{ "json", 0, OPT_FLAG, NULL, "answer in JSON on stdout" },
 	{ "server", 0, OPT_STRING, "URL|SOCKET", "talk to this server instead of your own" },
+	{ "context", 0, OPT_STRING, "NAME", "talk to this one of the servers you have logged in to; local is your own" },
 	{ "token", 0, OPT_STRING, "T", "bearer token for --server" },
 	{ "data", 0, OPT_STRING, "DIR", "data directory of your own server" },
 	{ "runtime", 0, OPT_STRING, "DIR", "runtime directory of your own server" },
@@ -46,7 +48,18 @@ static const char wait_details[] =
 	"8 when --timeout (default 1h) is up, the tasks go on.";
 static const char say_details[] =
 	"An ended or waiting task begins its next turn: the agent goes on in its session and its workspace, and the diff is\n"
-	"still against the code the task began with. An agent at work cannot be steered yet: --queue keeps the text until it has ended.";
+	"still against the code the task began with. An agent at work is told at once when it can be; when it cannot, or with --queue, the\n"
+	"text is its next turn.";
+static const char gates_details[] =
+	"Without GATE: a line for each that waits. With one: everything about it, and how to reply.\n"
+	"GATE is its id or the beginning of it, or a task's name when that task has exactly one open gate.";
+static const char answer_details[] =
+	"TEXT is the answer, or the number of an option; - reads it from standard input. Without it you are asked at the terminal.\n"
+	"A secret is taken from the terminal, where it is not shown, or from standard input, never from the words of the command.";
+static const char secret_details[] =
+	"set reads the secret from standard input and stores it on the server, sealed; nobody can read it back.\n"
+	"NAME is git:HOST or git:HOST/PATH for http(s) URLs (a token, or a password with --user), ssh:HOST or ssh:HOST/PATH\n"
+	"for ssh URLs (a private key without a passphrase; --known-hosts is what the host must be). The longest PATH that fits is used.";
 static const char doctor_details[] = "With --tasks: what the server found when it last compared its rows with processes, cgroups and directories.";
 static const char logs_details[] = "WHICH is agent (default: messages, commands and their output), prompt, setup, response or diff.";
 static const char report_details[] =
@@ -58,7 +71,27 @@ static const char report_details[] =
 static const char apply_details[] =
 	"Applies the task's diff to the directory it came from, or to the current directory, or to --dir.\n"
 	"Nothing is changed when any part does not fit; the exit status is 6 then.";
-static const char completion_details[] = "For bash: put  eval \"$(signalbox completion bash)\"  into ~/.bashrc; zsh takes the same with zsh.";
+static const char completion_details[] =
+	"bash: put  eval \"$(signalbox completion bash)\"  into ~/.bashrc; zsh: the same with zsh, after compinit, into ~/.zshrc;\n"
+	"fish: signalbox completion fish > ~/.config/fish/completions/signalbox.fish. Installed packages bring all three.";
+static const char attach_details[] =
+	"Shows what comes from now on (--tail N: and the last N events before). On a terminal what you type is said to the task, a line at a time: into its\n"
+	"running turn when its agent can be steered, else as its next turn; to a question it is the answer. Ctrl-C detaches, the task goes on.\n"
+	"The exit status tells the outcome, as with run.";
+static const char open_details[] =
+	"Prints the address of the task's page when the server has one, else its directory on the server's machine.\n"
+	"In a graphical session it is opened too; --print only prints.";
+static const char server_details[] =
+	"stop ends your server in order: runs go on without it, and the next server finds them; with --runs they are ended too.\n"
+	"reload has it read its configuration again and tells what changed and what waits for a restart; SIGHUP does the same.";
+static const char token_details[] =
+	"For `signalbox serve --listen ADDR:PORT` (or server.listen in its configuration). create prints a token, once; only its hash is kept.\n"
+	"A TLS proxy in front is told to pass the Host header, and its name is given as serve --host NAME (server.hosts).";
+static const char login_details[] =
+	"Reads a token from the terminal (unseen) or from standard input, tries it, and keeps it in $XDG_CONFIG_HOME/signalbox/servers.json (0600).\n"
+	"From then on that server is meant; `signalbox context use local` goes back to your own. SIGNALBOX_SERVER and SIGNALBOX_TOKEN do it without a file.";
+static const char context_details[] =
+	"local is your own server. --context NAME, SIGNALBOX_CONTEXT and --server mean another for one command.";
 
 /* clang-format off */
 const struct command commands[] = {
@@ -66,25 +99,36 @@ const struct command commands[] = {
 	{ "start", GROUP_WORK, "PROMPT", 0, 1, "submit a task; print id, session id and URL", run_details, submit_options, cmd_start, NULL },
 	{ "wait", GROUP_WORK, "TASK...", 1, ARGS_ANY, "block until tasks are done", wait_details, wait_options, cmd_wait, NULL },
 	{ "say", GROUP_WORK, "TASK TEXT", 2, 2, "follow up: a new turn in the task's workspace", say_details, say_options, cmd_say, NULL },
-	{ "gates", GROUP_WORK, "", 0, 0, "questions that wait for you", NULL, NULL, cmd_gates, NULL },
-	{ "answer", GROUP_WORK, "GATE TEXT", 2, 2, "answer one; its task goes on", NULL, NULL, cmd_answer, NULL },
-	{ "reject", GROUP_WORK, "GATE [WHY]", 1, 2, "give no answer; the agent goes on without", NULL, NULL, cmd_reject, NULL },
+	{ "gates", GROUP_WORK, "[GATE]", 0, 2, "what waits for you to decide or answer", gates_details, gates_options, cmd_gates, NULL },
+	{ "approve", GROUP_WORK, "GATE", 1, 1, "let the agent do what it asks for", NULL, approve_options, cmd_approve, NULL },
+	{ "reject", GROUP_WORK, "GATE [WHY]", 1, 2, "do not; the agent goes on without", NULL, reject_options, cmd_reject, NULL },
+	{ "answer", GROUP_WORK, "GATE [TEXT]", 1, 2, "answer a question", answer_details, answer_options, cmd_answer, NULL },
+	{ "interrupt", GROUP_WORK, "TASK", 1, 1, "ask the agent to end its turn", NULL, NULL, cmd_interrupt, NULL },
 	{ "retry", GROUP_WORK, "TASK...", 1, ARGS_ANY, "begin ended tasks again, in the workspace they left", NULL, NULL, cmd_retry, NULL },
+	{ "attach", GROUP_WORK, "TASK", 1, 1, "follow a task from now on, and say things to it", attach_details, attach_options, cmd_attach, NULL },
 	{ "cancel", GROUP_WORK, "TASK...", 1, ARGS_ANY, "stop tasks; what was done so far is kept", NULL, NULL, cmd_cancel, NULL },
 	{ "report", GROUP_WORK, "VERB [TASK] [TEXT]", 1, ARGS_ANY, "tell how an agent fares that Signalbox did not start", report_details, report_options, cmd_report, NULL },
 	{ "ls", GROUP_LOOK, "", 0, 0, "list tasks, newest first", NULL, ls_options, cmd_ls, NULL },
 	{ "show", GROUP_LOOK, "TASK", 1, 1, "everything about one task", NULL, NULL, cmd_show, NULL },
 	{ "logs", GROUP_LOOK, "TASK [WHICH]", 1, 2, "what the agent said and ran", logs_details, logs_options, cmd_logs, NULL },
 	{ "events", GROUP_LOOK, "TASK", 1, 1, "the task's event log", NULL, events_options, cmd_events, NULL },
+	{ "open", GROUP_LOOK, "TASK", 1, 1, "where a task can be looked at: its page, or its directory", open_details, open_options, cmd_open, NULL },
+	{ "todos", GROUP_LOOK, "TASK", 1, 1, "the agent's plan", NULL, todos_options, cmd_todos, NULL },
 	{ "diff", GROUP_RESULT, "TASK", 1, 1, "what the task changed", NULL, diff_options, cmd_diff, NULL },
 	{ "apply", GROUP_RESULT, "TASK", 1, 1, "apply the task's diff to your directory", apply_details, apply_options, cmd_apply, NULL },
 	{ "artifacts", GROUP_RESULT, "TASK [PATH]", 1, 2, "list the files handed in, or print one", NULL, artifacts_options, cmd_artifacts, NULL },
 	{ "rm", GROUP_RESULT, "TASK...", 1, ARGS_ANY, "remove tasks and their record", NULL, rm_options, cmd_rm, NULL },
+	{ "secret", GROUP_HOUSE, "set NAME|ls|rm NAME", 1, 2, "what opens private repositories", secret_details, secret_options, cmd_secret, NULL },
+	{ "prune", GROUP_HOUSE, "", 0, 0, "remove from the cache what nothing needs", NULL, prune_options, cmd_prune, NULL },
 	{ "doctor", GROUP_HOUSE, "", 0, 0, "check what this machine has and lacks", doctor_details, doctor_options, cmd_doctor, NULL },
+	{ "server", GROUP_HOUSE, "status|start|stop|reload", 0, 1, "your own server's process", server_details, server_options, cmd_server, NULL },
+	{ "token", GROUP_HOUSE, "create NAME|ls|revoke NAME", 1, 2, "what opens your server over the net", token_details, token_options, cmd_token, NULL },
+	{ "login", GROUP_HOUSE, "URL", 1, 1, "use a server elsewhere", login_details, login_options, cmd_login, NULL },
+	{ "context", GROUP_HOUSE, "ls|use NAME|rm NAME", 0, 2, "which of several servers is meant", context_details, NULL, cmd_context, NULL },
 	{ "config", GROUP_HOUSE, "[NAME]", 0, 1, "settings that hold, and where they came from", NULL, NULL, cmd_config, NULL },
 	{ "version", GROUP_HOUSE, "", 0, 0, "versions of the program and of the server", NULL, NULL, cmd_version, NULL },
-	{ "completion", GROUP_HOUSE, "bash|zsh", 0, 1, "print a completion script for your shell", completion_details, NULL, cmd_completion, NULL },
-	{ "help", GROUP_HOUSE, "[COMMAND]", 0, 1, "this text, or a command's", NULL, NULL, cmd_help, NULL },
+	{ "completion", GROUP_HOUSE, "bash|zsh|fish", 0, 1, "print a completion script for your shell", completion_details, NULL, cmd_completion, NULL },
+	{ "help", GROUP_HOUSE, "[COMMAND]", 0, 1, "this text, or a command's", NULL, help_options, cmd_help, NULL },
 	{ "serve", GROUP_DAEMON, "", 0, ARGS_ANY, "the server", NULL, serve_options, NULL, serve_main },
 	{ "gateway", GROUP_DAEMON, "", 0, ARGS_ANY, "the door to models", NULL, gateway_options, NULL, gateway_main },
 	{ "model", GROUP_DAEMON, "", 0, ARGS_ANY, "a scripted model, for tests and demos", NULL, model_options, NULL, model_main },
@@ -288,6 +332,22 @@ static int report(const char *verb, const struct error *e)
 	return err_exit_status(e->code);
 }
 
+enum err_code cli_each(struct cli *c, cli_one_fn *one, void *ctx, struct error *e)
+{
+	for (int i = 0; i < c->arg_count; i++) {
+		struct error mine = ERROR_INIT;
+		enum err_code rc = one(c, c->args[i], ctx, &mine);
+		if (rc && (c->arg_count == 1 || rc == ERR_UNREACHABLE)) {
+			*e = mine;
+			return rc;
+		}
+		int status = rc ? report(c->command->name, &mine) : 0;
+		if (status && !c->exit_status)
+			c->exit_status = status;
+	}
+	return ERR_OK;
+}
+
 static int unknown_verb(const char *word)
 {
 	struct error e = ERROR_INIT;
@@ -337,6 +397,8 @@ int main(int argc, char **argv)
 	struct error e = ERROR_INIT;
 	struct cli c = { .exit_status = EXIT_DONE };
 	int verb = verb_position(argc, argv);
+	if (askpass_is_asked()) /* git has started us with its question as the only word */
+		return askpass_main(argc, argv);
 	setlocale(LC_CTYPE, "C.UTF-8"); /* for wcwidth; messages and numbers stay as they are */
 	if (verb >= argc)
 		return without_verb(argc, argv);

@@ -161,7 +161,7 @@ void remote_add_source(struct strbuf *out, const struct js *task)
 	const struct js *source = js_get(task, "source");
 	const char *kind = js_str_or(source, "kind", "none");
 	text_add_line(out, kind);
-	const char *where = js_str_or(source, "url", js_str(source, "dir"));
+	const char *where = js_str_or(source, "url", js_str_or(source, "dir", js_str(source, "name")));
 	if (where) {
 		strbuf_addc(out, ' ');
 		text_add_line(out, where);

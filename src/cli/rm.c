@@ -24,7 +24,7 @@ static enum err_code stop_first(struct cli *c, struct js **task, struct error *e
 	return rc ? rc : follow_wait(&f, STOP_TIMEOUT_MS, task, e);
 }
 
-static enum err_code remove_one(struct cli *c, const char *ref, struct error *e)
+static enum err_code remove_one(struct cli *c, const char *ref, void *ctx UNUSED, struct error *e)
 {
 	AUTO_JS struct js *task = NULL;
 	AUTO_JS struct js *reply = NULL;
@@ -47,8 +47,5 @@ static enum err_code remove_one(struct cli *c, const char *ref, struct error *e)
 
 enum err_code cmd_rm(struct cli *c, struct error *e)
 {
-	enum err_code rc = ERR_OK;
-	for (int i = 0; i < c->arg_count && !rc; i++)
-		rc = remove_one(c, c->args[i], e);
-	return rc;
+	return cli_each(c, remove_one, NULL, e);
 }

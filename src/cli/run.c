@@ -1,9 +1,11 @@
-/* run: submit, follow to the end, tell the result. */
+/* run: submit, follow to the end, tell the result. On a terminal the questions that come are asked right there. */
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "cli/ask_prompt.h"
 #include "cli/follow.h"
 #include "cli/interrupt.h"
+#include "cli/run.h"
 #include "cli/submit.h"
 #include "cli/summary.h"
 #include "cli/remote.h"
@@ -13,9 +15,52 @@
 /* What the callbacks of one `run` share. */
 struct run_view {
 	struct view view;
+	struct follow *follow;
+	const struct run_typing *typing; /* may be NULL */
+	bool asks;			 /* there is a terminal to ask at */
 	bool troubled;
 	struct strbuf gate; /* id of the newest question */
 };
+
+static void hold(struct run_view *r, bool hold)
+{
+	if (r->typing)
+		r->typing->hold(r->typing->ctx, hold);
+	live_hold(&r->view.live, hold);
+}
+
+/* Shows it with its choices until it is settled; ASK_LEFT also when that could not be done. */
+static enum ask_end ask_at_terminal(struct run_view *r, const struct js *gate)
+{
+	struct ask_prompt p = { .c = r->follow->c, .gate = gate, .interrupted = r->follow->interrupted };
+	struct error e = ERROR_INIT;
+	enum ask_end end = ASK_LEFT;
+	hold(r, true);
+	enum err_code rc = ask_person(&p, &end, &e);
+	hold(r, false);
+	js_free(p.settled);
+	if (!rc)
+		return end;
+	view_note(&r->view, COLOUR_YELLOW, e.text);
+	return ASK_LEFT;
+}
+
+/* A question that still waits. Left for later it ends the run's looking on, as it does without a terminal. */
+static void ask_now(struct run_view *r, const char *id)
+{
+	struct error e = ERROR_INIT;
+	struct js *gate = NULL;
+	if (ask_get(r->follow->c, id, &gate, &e)) {
+		view_note(&r->view, COLOUR_YELLOW, e.text);
+		return;
+	}
+	bool left = ask_is_open(gate) && ask_at_terminal(r, gate) == ASK_LEFT;
+	js_free(gate);
+	if (!left || r->typing)
+		return;
+	r->follow->past_waiting = false;
+	r->follow->look = true;
+}
 
 static void on_event(void *ctx, const struct js *event, const char *line UNUSED, size_t len UNUSED)
 {
@@ -28,6 +73,8 @@ static void on_event(void *ctx, const struct js *event, const char *line UNUSED,
 		text_add_line(&r->gate, js_str_or(js_get(event, "data"), "gate", ""));
 	}
 	view_event(&r->view, event);
+	if (str_eq(js_str(event, "type"), "gate.blocked") && r->asks && r->follow->past_waiting)
+		ask_now(r, strbuf_str(&r->gate));
 }
 
 static void on_trouble(void *ctx, const char *text)
@@ -60,6 +107,8 @@ static void say_next(const struct cli *c, const struct js *task)
 	const char *t = remote_label(task);
 	const char *dir = js_str(task, "directory");
 	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	if (remote_is_waiting(task))
+		strbuf_addf(&out, "\n  answer  signalbox gates --task %s", t);
 	if (js_len(js_get(js_get(task, "result"), "files")))
 		strbuf_addf(&out, "\n  diff    signalbox diff %s\n  apply   signalbox apply %s", t, t);
 	else if (!remote_is_waiting(task) && remote_exit_status(task) != EXIT_DONE)
@@ -90,17 +139,19 @@ static void tell_result(struct cli *c, const struct js *task, const struct run_v
 	say_next(c, task);
 }
 
-static enum err_code follow_to_end(struct cli *c, const struct js *task, struct error *e)
+enum err_code run_follow(struct cli *c, const struct js *task, int64_t after, const struct run_typing *typing, const char *begin, struct error *e)
 {
 	AUTO_JS struct js *settled = NULL;
-	struct run_view r = { .troubled = false };
+	struct run_view r = { .typing = typing, .asks = ask_can(c) };
 	const char *created = js_str(task, "created_at");
 	int64_t since = created ? clock_parse_rfc3339(created) : -1;
 	struct follow f = {
-		.c = c, .task_id = remote_id(task), .on_event = on_event, .on_trouble = on_trouble, .ctx = &r, .interrupted = interrupt_watch(),
+		.c = c, .task_id = remote_id(task), .after = after, .past_waiting = typing || r.asks, .on_event = on_event, .on_trouble = on_trouble, .ctx = &r,
+		.interrupted = interrupt_watch(),
 	};
-	view_start(&r.view, &c->err, c->quiet, true, since >= 0 ? since : clock_wall_ms());
-	live_text(&r.view.live, "submitted");
+	r.follow = &f;
+	view_start(&r.view, &c->err, c->quiet, !typing, since >= 0 ? since : clock_wall_ms());
+	live_text(&r.view.live, begin);
 	enum err_code rc = follow_task(&f, &settled, e);
 	view_stop(&r.view);
 	if (!rc) {
@@ -122,5 +173,5 @@ enum err_code cmd_run(struct cli *c, struct error *e)
 	if (rc)
 		return rc;
 	say_begin(c, task);
-	return follow_to_end(c, task, e);
+	return run_follow(c, task, 0, NULL, "submitted", e);
 }

@@ -1,16 +1,37 @@
-/* say, gates, answer, reject: people's words to a task, and the questions that wait for them. */
+/* say, interrupt: people's words to a task, and the end of its turn. */
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/remote.h"
-#include "cli/server.h"
-#include "cli/table.h"
-#include "cli/text.h"
 
 const struct opt say_options[] = {
 	{ "queue", 0, OPT_FLAG, NULL, "when the agent is at work: deliver it as the next turn, after this one" },
+	{ "id", 0, OPT_STRING, "ID", "your own id of the message: said again with it, it counts once" },
 	{ 0 },
 };
+
+/* What became of the words. */
+static const struct {
+	const char *how, *text;
+} hows[] = {
+	{ "turn", "begins its next turn" },
+	{ "steering", "is told at once; `signalbox events -f` shows what comes of it" },
+	{ "queued", "is told when this turn has ended" },
+};
+
+static void tell(const struct cli *c, const struct js *task)
+{
+	const char *how = js_str_or(js_get(task, "message"), "how", ""), *text = NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(hows); i++)
+		if (str_eq(hows[i].how, how))
+			text = hows[i].text;
+	if (text)
+		cli_say(c, "signalbox: task %s %s", remote_label(task), text);
+	else
+		cli_say(c, "signalbox: task %s is %s", remote_label(task), remote_status(task));
+	if (!str_eq(how, "steering"))
+		cli_say(c, "  wait  signalbox wait %s", remote_label(task));
+}
 
 enum err_code cmd_say(struct cli *c, struct error *e)
 {
@@ -25,78 +46,32 @@ enum err_code cmd_say(struct cli *c, struct error *e)
 	js_set_str(body, "text", c->args[1]);
 	if (cli_flag(c, "queue"))
 		js_set_bool(body, "queue", true);
+	js_set_str(body, "id", cli_opt_text(c, "id"));
 	rc = client_call(c->client, "POST", path, body, &status, &after, e);
 	if (rc)
 		return rc;
 	if (c->json)
 		cli_json(c, after);
 	else
-		cli_say(c, "signalbox: task %s is %s; `signalbox wait %s` for its end", remote_label(after), remote_status(after), remote_label(after));
+		tell(c, after);
 	return ERR_OK;
 }
 
-static void add_question(struct table *t, const struct js *gate)
+enum err_code cmd_interrupt(struct cli *c, struct error *e)
 {
-	const struct js *questions = js_path(gate, "data.questions");
-	const char *text = js_len(questions) ? js_text(js_at(questions, 0)) : js_text(js_path(gate, "data.text"));
-	table_add(t, COLOUR_BOLD, js_str_or(gate, "id", ""));
-	table_add(t, COLOUR_NONE, js_str(gate, "name") ? js_str(gate, "name") : js_str_or(gate, "task", ""));
-	table_add(t, COLOUR_YELLOW, js_str_or(gate, "kind", ""));
-	table_add(t, COLOUR_NONE, text ? text : "");
-}
-
-enum err_code cmd_gates(struct cli *c, struct error *e)
-{
-	static const char *const titles[] = { "GATE", "TASK", "KIND", "QUESTION", NULL };
-	AUTO_JS struct js *answer = NULL;
+	AUTO_JS struct js *task = NULL;
+	AUTO_JS struct js *after = NULL;
 	int status = 0;
-	struct table t;
-	enum err_code rc = server_connect(c, e);
-	if (!rc)
-		rc = client_call(c->client, "GET", "/v1/gates?state=blocked", NULL, &status, &answer, e);
+	enum err_code rc = remote_find(c, c->args[0], &task, e);
+	if (rc)
+		return rc;
+	AUTO_FREE char *path = remote_path(remote_id(task), "/interrupt");
+	rc = client_call(c->client, "POST", path, NULL, &status, &after, e);
 	if (rc)
 		return rc;
 	if (c->json)
-		cli_json(c, js_get(answer, "data"));
-	table_init(&t, titles);
-	for (size_t i = 0; i < js_len(js_get(answer, "data")) && !c->json; i++)
-		add_question(&t, js_at(js_get(answer, "data"), i));
-	table_print(&t, &c->out);
-	table_release(&t);
-	if (!js_len(js_get(answer, "data")))
-		cli_say(c, "signalbox: nobody waits for you");
-	return ERR_OK;
-}
-
-static enum err_code decide(struct cli *c, const char *decision, const char *text, struct error *e)
-{
-	AUTO_JS struct js *gate = NULL;
-	AUTO_JS struct js *body = js_object();
-	AUTO_STRBUF struct strbuf path = STRBUF_INIT;
-	int status = 0;
-	strbuf_adds(&path, "/v1/gates/");
-	str_add_urlenc(&path, c->args[0]);
-	strbuf_adds(&path, "/decision");
-	js_set_str(body, "decision", decision);
-	js_set_str(body, "answer", text);
-	enum err_code rc = server_connect(c, e);
-	if (!rc)
-		rc = client_call(c->client, "POST", strbuf_str(&path), body, &status, &gate, e);
-	if (rc)
-		return rc;
-	if (c->json)
-		cli_json(c, gate);
+		cli_json(c, after);
 	else
-		cli_say(c, "signalbox: gate %s is %s; task %s goes on", c->args[0], js_str_or(gate, "state", "settled"), js_str_or(gate, "task", ""));
+		cli_say(c, "signalbox: task %s was asked to end its turn; `signalbox say %s ...` goes on from there", remote_label(task), remote_label(task));
 	return ERR_OK;
-}
-
-enum err_code cmd_answer(struct cli *c, struct error *e)
-{
-	return decide(c, "answer", c->args[1], e);
-}
-
-enum err_code cmd_reject(struct cli *c, struct error *e)
-{
-	return decide(c, "reject", c->arg_count > 1 ? c->args[1] : NULL, e);
 }

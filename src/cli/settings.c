@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/yaml.h"
+#include "cli/servers.h"
 #include "core/paths.h"
 #include <inttypes.h>
 #include <strings.h>
@@ -14,6 +15,7 @@
 
 const struct setting_def setting_defs[SET_COUNT] = {
 	[SET_SERVER] = { "client.server", "SIGNALBOX_SERVER", "server", false, false, "a server's URL or socket instead of your own server" },
+	[SET_CONTEXT] = { "client.context", "SIGNALBOX_CONTEXT", "context", false, false, "one of the servers you have logged in to; local is your own" },
 	[SET_TOKEN] = { "client.token", "SIGNALBOX_TOKEN", "token", false, true, "bearer token for that server" },
 	[SET_AUTOSTART] = { "client.autostart", "SIGNALBOX_AUTOSTART", NULL, false, false, "start your own server when none runs" },
 	[SET_DATA] = { "client.data", "SIGNALBOX_DATA", "data", false, false, "data directory: the record" },
@@ -98,6 +100,56 @@ static void from_flags_and_env(struct settings *s, const char *(*flag)(const voi
 	}
 }
 
+static void drop(struct settings *s, int i)
+{
+	free(TAKE_PTR(s->value[i]));
+	free(TAKE_PTR(s->from[i]));
+}
+
+/* A server of the context: its URL, and its token unless another was given. */
+static void take_server(struct settings *s, const struct js *server)
+{
+	take(s, SET_SERVER, mem_strdup(js_str(server, "url")), "context");
+	if (!s->value[SET_TOKEN] && js_str(server, "token"))
+		take(s, SET_TOKEN, mem_strdup(js_str(server, "token")), "context");
+}
+
+/* A context that is named by a flag is stronger than a server that is not. */
+static enum err_code named_context(struct settings *s, const struct js *all, struct error *e)
+{
+	const char *name = s->value[SET_CONTEXT];
+	const struct js *server = servers_get(all, name);
+	if (!server && !str_eq(name, LOCAL_SERVER)) {
+		error_set(e, ERR_NOT_FOUND, "there is no context '%.80s' (from %s)", name, s->from[SET_CONTEXT]);
+		error_hint(e, "signalbox context ls; signalbox login URL adds one");
+		return ERR_NOT_FOUND;
+	}
+	if (s->value[SET_SERVER] && !(str_eq(s->from[SET_CONTEXT], "--context") && !str_eq(s->from[SET_SERVER], "--server")))
+		return ERR_OK;
+	drop(s, SET_SERVER);
+	if (server)
+		take_server(s, server);
+	return ERR_OK;
+}
+
+static enum err_code from_servers(struct settings *s, struct error *e)
+{
+	AUTO_JS struct js *all = NULL;
+	enum err_code rc = servers_load(&all, e);
+	if (rc)
+		return rc;
+	if (s->value[SET_CONTEXT])
+		return named_context(s, all, e);
+	const struct js *current = servers_get(all, servers_current(all));
+	/* The token that was given for a URL goes there and nowhere else. */
+	const struct js *same = s->value[SET_SERVER] ? servers_by_url(all, s->value[SET_SERVER]) : NULL;
+	if (same && !s->value[SET_TOKEN] && js_str(same, "token"))
+		take(s, SET_TOKEN, mem_strdup(js_str(same, "token")), "login");
+	if (!s->value[SET_SERVER] && current)
+		take_server(s, current);
+	return ERR_OK;
+}
+
 static void from_defaults(struct settings *s)
 {
 	/* What the server chooses by itself stays unset here. */
@@ -133,6 +185,9 @@ enum err_code settings_load(struct settings *s, const char *(*flag)(const void *
 		if (rc)
 			return rc;
 	}
+	enum err_code rc = from_servers(s, e);
+	if (rc)
+		return rc;
 	from_defaults(s);
 	make_absolute(s, SET_DATA);
 	make_absolute(s, SET_RUNTIME);

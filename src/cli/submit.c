@@ -8,6 +8,7 @@
 #include "cli/server.h"
 #include "cli/remote.h"
 #include "cli/text.h"
+#include "cli/upload.h"
 #include <string.h>
 
 #define PROMPT_MAX ((size_t)4 << 20)
@@ -18,6 +19,11 @@ const struct opt submit_options[] = {
 	{ "name", 'n', OPT_STRING, "NAME", "your own name for the task, for example T-001" },
 	{ "repo", 'r', OPT_STRING, "URL|DIR|-", "where the code is; - for an empty workspace" },
 	{ "ref", 0, OPT_STRING, "REF", "branch, tag or commit to start from" },
+	{ "depth", 0, OPT_INT, "N", "of a URL: only so many commits of its history" },
+	{ "submodules", 0, OPT_FLAG, NULL, "of a URL: its submodules too" },
+	{ "lfs", 0, OPT_FLAG, NULL, "of a URL: the files that git-lfs keeps elsewhere" },
+	{ "archive", 0, OPT_STRING, "FILE|-", "a zip, tar, tar.gz, tar.zst or tar.xz with the code" },
+	{ "keep-top", 0, OPT_FLAG, NULL, "an archive that holds a single directory is taken with it, not from it" },
 	{ "prompt-file", 'F', OPT_STRING, "FILE", "read the prompt from a file" },
 	{ "agent", 'a', OPT_STRING, "NAME", "which agent: codex-exec, command, or a configured one" },
 	{ "model", 'm', OPT_STRING, "NAME", "which model the agent uses" },
@@ -32,6 +38,8 @@ const struct opt submit_options[] = {
 	{ "stall-timeout", 0, OPT_DURATION, "TIME", "longest silence of the agent" },
 	{ "setup-timeout", 0, OPT_DURATION, "TIME", "longest time of the setup script" },
 	{ "limit", 0, OPT_LIST, "K=V", "memory=2G, pids=N, cpu_percent=N, file_size=1G, output=64M" },
+	{ "approvals", 0, OPT_STRING, "MODE", "what the agent asks people for: always, on-request or never" },
+	{ "require", 0, OPT_STRING, "WORD,...", "what the agent must be able to do: gates, questions, steer, interrupt, resume, todos, usage" },
 	{ "priority", 0, OPT_INT, "N", "higher is sooner" },
 	{ "label", 'l', OPT_LIST, "K=V", "a label to find the task by" },
 	{ .name = NULL },
@@ -84,16 +92,9 @@ static bool is_git_url(const char *s)
 
 static void source_local(struct js *source, const char *dir, const char *ref)
 {
-	if (!ref) {
-		js_set_str(source, "kind", "local");
-		js_set_str(source, "dir", dir);
-		return;
-	}
-	/* A named ref of a directory is its committed state: a repository like any other. */
-	AUTO_FREE char *url = mem_printf("file://%s", dir);
-	js_set_str(source, "kind", "git");
-	js_set_str(source, "url", url);
-	js_set_str(source, "ref", ref);
+	js_set_str(source, "kind", "local");
+	js_set_str(source, "dir", dir);
+	js_set_str(source, "ref", ref); /* a named ref of a directory is its committed state */
 }
 
 static enum err_code source_here(struct js *source, const char *ref, struct error *e)
@@ -109,8 +110,9 @@ static enum err_code source_here(struct js *source, const char *ref, struct erro
 	return ERR_OK;
 }
 
-static enum err_code source_named(struct js *source, const char *repo, const char *ref, struct error *e)
+static enum err_code source_named(const struct cli *c, struct js *source, const char *repo, const char *ref, struct error *e)
 {
+	static const char *const flags[] = { "submodules", "lfs" };
 	AUTO_FREE char *real = NULL;
 	if (file_is_dir(repo)) {
 		enum err_code rc = file_realpath(repo, &real, e);
@@ -126,6 +128,24 @@ static enum err_code source_named(struct js *source, const char *repo, const cha
 	js_set_str(source, "kind", "git");
 	js_set_str(source, "url", repo);
 	js_set_str(source, "ref", ref);
+	if (cli_opt(c, "depth")->set)
+		js_set_int(source, "depth", cli_opt(c, "depth")->number);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		if (cli_opt(c, flags[i])->set)
+			js_set_bool(source, flags[i], cli_flag(c, flags[i]));
+	return ERR_OK;
+}
+
+/* The upload itself is made when there is a server to send it to: submit_task. */
+static enum err_code source_archive(const struct cli *c, struct js *source, struct error *e)
+{
+	if (cli_opt_text(c, "repo") || cli_opt_text(c, "ref"))
+		return error_set(e, ERR_USAGE, "--archive is a source of its own: --repo and --ref mean nothing with it");
+	if (str_eq(cli_opt_text(c, "archive"), "-") && (str_eq(cli_opt_text(c, "prompt-file"), "-") || (c->arg_count && str_eq(c->args[0], "-"))))
+		return error_set(e, ERR_USAGE, "standard input is the archive or the prompt, not both");
+	js_set_str(source, "kind", "archive");
+	if (cli_opt(c, "keep-top")->flag)
+		js_set_bool(source, "keep_top", true);
 	return ERR_OK;
 }
 
@@ -134,10 +154,14 @@ static enum err_code take_source(const struct cli *c, struct js *body, struct er
 	const char *repo = cli_opt_text(c, "repo"), *ref = cli_opt_text(c, "ref");
 	struct js *source = js_object();
 	js_set(body, "source", source);
+	if (cli_opt_text(c, "archive"))
+		return source_archive(c, source, e);
+	if (cli_opt(c, "keep-top")->set)
+		return error_set(e, ERR_USAGE, "--keep-top means nothing without --archive");
 	if (!repo)
 		return source_here(source, ref, e);
 	if (!str_eq(repo, "-"))
-		return source_named(source, repo, ref, e);
+		return source_named(c, source, repo, ref, e);
 	if (ref)
 		return error_set(e, ERR_USAGE, "--ref means nothing with --repo -");
 	js_set_str(source, "kind", "none");
@@ -228,6 +252,31 @@ static enum err_code take_numbers(const struct cli *c, struct js *body, struct e
 	return ERR_OK;
 }
 
+/* What people are asked, and what the agent must have: words that the server checks. */
+static enum err_code take_approvals(const struct cli *c, struct js *body, struct error *e)
+{
+	static const char *const modes[] = { "always", "on-request", "never" };
+	const char *mode = cli_opt_text(c, "approvals"), *at = cli_opt_text(c, "require");
+	bool known = !mode;
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++)
+		known = known || str_eq(mode, modes[i]);
+	if (!known)
+		return error_set(e, ERR_USAGE, "--approvals takes always, on-request or never, not '%.40s'", mode);
+	if (mode) {
+		js_set(body, "approvals", js_object());
+		js_set_str(js_get(body, "approvals"), "ask", mode);
+	}
+	if (at)
+		js_set(body, "require", js_array());
+	for (; at && *at; at += strspn(at, ", ")) {
+		size_t n = strcspn(at, ", ");
+		if (n)
+			js_push(js_get(body, "require"), js_string_n(at, n));
+		at += n;
+	}
+	return ERR_OK;
+}
+
 /* A directory of ours means nothing to a server elsewhere. */
 static enum err_code check_reach(const struct cli *c, const struct js *body, struct error *e)
 {
@@ -255,7 +304,7 @@ static enum err_code make_request(const struct cli *c, struct js *body, struct e
 	js_set_str(body, "name", cli_opt_text(c, "name"));
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
 		js_set_str(body, plain[i].member, cli_setting(c, plain[i].setting));
-	if (take_prompt(c, body, e) || take_source(c, body, e) || take_setup(c, body, e) || take_numbers(c, body, e) ||
+	if (take_approvals(c, body, e) || take_prompt(c, body, e) || take_source(c, body, e) || take_setup(c, body, e) || take_numbers(c, body, e) ||
 	    take_pairs(c, "env", "env", true, body, e) || take_pairs(c, "label", "labels", false, body, e) || take_limits(c, body, e) ||
 	    check_reach(c, body, e))
 		return e->code;
@@ -275,6 +324,24 @@ static void warn_of_missing_key(struct cli *c, const struct js *task)
 			cli_say(c, "signalbox: %s; %s", js_str_or(js_at(checks, i), "text", "no model key"), js_str_or(js_at(checks, i), "hint", "signalbox doctor"));
 }
 
+static enum err_code send_archive(struct cli *c, const struct js *body, struct error *e)
+{
+	AUTO_FREE char *id = NULL;
+	enum err_code rc = upload_archive(c, cli_opt_text(c, "archive"), &id, e);
+	if (!rc)
+		js_set_str(js_get(body, "source"), "upload", id);
+	return rc;
+}
+
+static void drop_archive(struct cli *c, const struct js *body)
+{
+	const char *id = js_str(js_get(body, "source"), "upload");
+	AUTO_FREE char *path = mem_printf("/v1/uploads/%s", id ? id : "");
+	int status = 0;
+	if (id && client_call(c->client, "DELETE", path, NULL, &status, NULL, NULL))
+		return; /* it goes when it is old enough */
+}
+
 enum err_code submit_task(struct cli *c, struct js **ret_task, struct error *e)
 {
 	AUTO_JS struct js *body = js_object();
@@ -286,10 +353,17 @@ enum err_code submit_task(struct cli *c, struct js **ret_task, struct error *e)
 	if (rc)
 		return rc;
 	server_offer_keys(c);
+	if (cli_opt_text(c, "archive"))
+		rc = send_archive(c, body, e);
+	if (rc)
+		return rc;
 	clock_new_id(key);
 	AUTO_FREE char *header = mem_printf("Idempotency-Key: %s", key);
-	client_header(c->client, header);
-	rc = client_call(c->client, "POST", "/v1/tasks", body, &status, ret_task, e);
+	struct client *client = cli_opt_text(c, "archive") ? c->stream : c->client; /* unpacking takes its time */
+	client_header(client, header);
+	rc = client_call(client, "POST", "/v1/tasks", body, &status, ret_task, e);
+	if (rc == ERR_INVALID || rc == ERR_TOO_LARGE)
+		drop_archive(c, body); /* it will not be accepted the next time either */
 	if (!rc && !js_str(*ret_task, "id"))
 		return error_set(e, ERR_INTERNAL, "the server took the task but told no id");
 	if (!rc)

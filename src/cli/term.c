@@ -81,7 +81,7 @@ static void clear_line(struct live *l)
 static void draw_line(struct live *l)
 {
 	AUTO_STRBUF struct strbuf plain = STRBUF_INIT, out = STRBUF_INIT;
-	if (!l->on || !l->text.len)
+	if (!l->on || l->held || !l->text.len)
 		return;
 	text_add_clock(&plain, clock_wall_ms() - l->since_ms);
 	strbuf_addf(&plain, "  %s", strbuf_str(&l->text));
@@ -139,6 +139,16 @@ void live_print(struct live *l, const struct strbuf *lines)
 	pthread_mutex_lock(&l->lock);
 	clear_line(l);
 	term_write(l->term, lines);
+	draw_line(l);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void live_hold(struct live *l, bool hold)
+{
+	pthread_mutex_lock(&l->lock);
+	clear_line(l);
+	fflush(l->term->file);
+	l->held = hold;
 	draw_line(l);
 	pthread_mutex_unlock(&l->lock);
 }

@@ -32,6 +32,7 @@ struct live {
 	bool on;	 /* there is a terminal to draw on */
 	bool stop;
 	bool drawn;
+	bool held;   /* somebody types below */
 	struct strbuf text; /* what is going on */
 	int64_t since_ms;   /* wall time that the elapsed time counts from */
 };
@@ -40,4 +41,6 @@ struct live {
 void live_start(struct live *l, const struct term *t, bool wanted, int64_t since_ms);
 void live_text(struct live *l, const char *text);
 void live_print(struct live *l, const struct strbuf *lines); /* above the live line */
+/* Nothing is drawn between hold and its end: the terminal belongs to who types. */
+void live_hold(struct live *l, bool hold);
 void live_stop(struct live *l); /* clears the line; live_print must not be used after it */

@@ -374,12 +374,52 @@ static void line_gate(struct view *v UNUSED, const struct js *event UNUSED, cons
 {
 	l->colour = COLOUR_YELLOW;
 	strbuf_adds(&l->text, "a human is needed");
-	add_pair(&l->text, ": ", js_str(data, "text"));
+	if (str_eq(js_str(data, "kind"), "command") && js_str(data, "command")) {
+		strbuf_adds(&l->text, ": run ");
+		view_add_command(&l->text, js_str(data, "command"));
+		return;
+	}
+	add_pair(&l->text, ": ", js_str(data, "title") ? js_str(data, "title") : js_str(data, "text"));
 	for (size_t i = 0; i < js_len(js_get(data, "questions")); i++) {
+		const struct js *q = js_at(js_get(data, "questions"), i);
 		strbuf_addc(&l->text, '\n');
 		text_add_spaces(&l->text, MESSAGE_INDENT - 2);
-		add_pair(&l->text, "? ", js_text(js_at(js_get(data, "questions"), i)));
+		add_pair(&l->text, "? ", js_text(q) ? js_text(q) : js_str(q, "text"));
 	}
+}
+
+/* "gate.approved" and its like: who, and what else was said. */
+static void line_settled(struct view *v UNUSED, const struct js *event, const struct js *data, struct line *l)
+{
+	const char *type = js_str_or(event, "type", "gate.?");
+	const struct js *decision = js_get(data, "decision");
+	l->colour = COLOUR_YELLOW;
+	text_add_line(&l->text, type + strlen("gate."));
+	if (str_eq(js_str(decision, "scope"), "session"))
+		strbuf_adds(&l->text, " for the session");
+	add_pair(&l->text, " by ", js_str(decision, "actor") ? js_str(decision, "actor") : js_str(event, "actor"));
+	add_pair(&l->text, ": ", js_str(decision, "note"));
+}
+
+static void line_policy(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
+{
+	bool refused = str_eq(js_str(data, "decision"), "reject");
+	l->hide = !v->all && !refused; /* what was allowed shows by what is done */
+	l->colour = refused ? COLOUR_YELLOW : COLOUR_DIM;
+	strbuf_adds(&l->text, refused ? "refused" : "allowed");
+	add_pair(&l->text, " by the rule '", js_str_or(data, "rule", "?"));
+	strbuf_adds(&l->text, "': ");
+	if (js_str(data, "command"))
+		view_add_command(&l->text, js_str(data, "command"));
+	else
+		text_add_line(&l->text, js_str_or(data, "title", js_str_or(data, "kind", "?")));
+}
+
+static void line_said(struct view *v UNUSED, const struct js *event, const struct js *data, struct line *l)
+{
+	strbuf_adds(&l->text, str_eq(js_str(event, "type"), "message.queued") ? "for the next turn" : "told");
+	add_pair(&l->text, " by ", js_str(event, "actor"));
+	add_pair(&l->text, ": ", js_str(data, "text"));
 }
 
 /* Types that we do not know are not ours to tell to who follows; in the log they stand as they are. */
@@ -405,6 +445,8 @@ static const struct {
 	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "usage.added", line_usage }, { "agent.raw", line_raw },
 	{ "agent.truncated", line_truncated }, { "agent.error", line_agent_error }, { "agent.warning", line_agent_warning }, { "artifact.written", line_artifact },
 	{ "run.result", line_result }, { "run.ended", line_run_ended }, { "task.done", line_done }, { "task.waiting", line_done }, { "gate.blocked", line_gate },
+	{ "gate.approved", line_settled }, { "gate.rejected", line_settled }, { "gate.answered", line_settled }, { "gate.expired", line_settled }, { "gate.canceled", line_settled },
+	{ "policy.decided", line_policy }, { "message.sent", line_said }, { "message.queued", line_said },
 };
 
 static void make_line(struct view *v, const struct js *event, struct line *l)

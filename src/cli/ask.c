@@ -1,0 +1,247 @@
+/* Gates of the server: finding and settling them. */
+#include "cli/ask.h"
+#include "base/cleanup.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "cli/remote.h"
+#include "cli/server.h"
+#include "cli/text.h"
+#include <math.h>
+#include <string.h>
+
+#define ASK_PAGE 1000	   /* gates of one call */
+#define ASK_PAGES_MAX 20   /* calls of one listing */
+#define ASK_ID_LENGTH 26
+
+const char *ask_id(const struct js *gate)
+{
+	return js_str_or(gate, "id", "");
+}
+
+const char *ask_task(const struct js *gate)
+{
+	return js_str_or(gate, "name", js_str_or(gate, "task", ""));
+}
+
+bool ask_is_open(const struct js *gate)
+{
+	return str_eq(js_str(gate, "state"), "blocked");
+}
+
+const struct js *ask_questions(const struct js *gate)
+{
+	return js_get(js_get(gate, "data"), "questions");
+}
+
+bool ask_is_secret(const struct js *question)
+{
+	return js_flag(question, "secret", false);
+}
+
+bool ask_takes(const struct js *gate, const char *choice)
+{
+	const struct js *choices = js_get(js_get(gate, "data"), "choices");
+	for (size_t i = 0; i < js_len(choices); i++)
+		if (str_eq(js_text(js_at(choices, i)), choice))
+			return true;
+	return false;
+}
+
+static char *gate_path(const char *id, const char *suffix)
+{
+	AUTO_STRBUF struct strbuf path = STRBUF_INIT;
+	strbuf_adds(&path, "/v1/gates/");
+	str_add_urlenc(&path, id);
+	strbuf_adds(&path, suffix);
+	return strbuf_detach(&path);
+}
+
+enum err_code ask_get(struct cli *c, const char *id, struct js **ret_gate, struct error *e)
+{
+	AUTO_FREE char *path = gate_path(id, "");
+	int status = 0;
+	enum err_code rc = c->client ? ERR_OK : server_connect(c, e);
+	if (!rc)
+		rc = client_call(c->client, "GET", path, NULL, &status, ret_gate, e);
+	if (!rc && !*ret_gate)
+		rc = error_set(e, ERR_INTERNAL, "the server told nothing about gate '%s'", id);
+	return rc;
+}
+
+enum err_code ask_decide(struct cli *c, const struct js *gate, const struct js *body, struct js **ret_gate, struct error *e)
+{
+	AUTO_FREE char *path = gate_path(ask_id(gate), "/decision");
+	int status = 0;
+	return client_call(c->client, "POST", path, body, &status, ret_gate, e);
+}
+
+static enum err_code list_page(struct cli *c, const char *task, bool all, const char *after, struct js **ret, struct error *e)
+{
+	AUTO_STRBUF struct strbuf path = STRBUF_INIT;
+	int status = 0;
+	strbuf_addf(&path, "/v1/gates?limit=%d%s", ASK_PAGE, all ? "" : "&state=blocked");
+	if (task) {
+		strbuf_adds(&path, "&task=");
+		str_add_urlenc(&path, task);
+	}
+	if (after) {
+		strbuf_adds(&path, "&after=");
+		str_add_urlenc(&path, after);
+	}
+	return client_call(c->client, "GET", strbuf_str(&path), NULL, &status, ret, e);
+}
+
+enum err_code ask_list(struct cli *c, const char *task, bool all, struct js **ret, bool *ret_more, struct error *e)
+{
+	AUTO_JS struct js *list = js_array();
+	AUTO_FREE char *after = NULL;
+	enum err_code rc = c->client ? ERR_OK : server_connect(c, e);
+	bool more = true;
+	for (int page = 0; !rc && more && page < ASK_PAGES_MAX; page++) {
+		AUTO_JS struct js *answer = NULL;
+		rc = list_page(c, task, all, after, &answer, e);
+		const struct js *data = js_get(answer, "data");
+		for (size_t i = 0; i < js_len(data); i++)
+			js_push(list, js_ref(js_at(data, i)));
+		free(after);
+		after = mem_strdup(js_str(answer, "next_cursor"));
+		more = after != NULL;
+	}
+	if (rc)
+		return rc;
+	if (ret_more)
+		*ret_more = more;
+	*ret = js_ref(list);
+	return ERR_OK;
+}
+
+/* What a word may mean among the gates of a list. */
+struct match {
+	const struct js *by_id, *by_task;
+	size_t ids, tasks;
+};
+
+static struct match find_in(const struct js *list, const char *ref)
+{
+	struct match m = { .ids = 0 };
+	for (size_t i = 0; i < js_len(list); i++) {
+		const struct js *gate = js_at(list, i);
+		if (str_starts(ask_id(gate), ref)) {
+			m.by_id = gate;
+			m.ids++;
+		}
+		if (str_eq(js_str(gate, "name"), ref) || str_eq(js_str(gate, "task"), ref)) {
+			m.by_task = gate;
+			m.tasks++;
+		}
+	}
+	return m;
+}
+
+static enum err_code pick(const struct match *m, const char *ref, struct js **ret_gate, struct error *e)
+{
+	if (m->tasks == 1 || (!m->tasks && m->ids == 1)) {
+		*ret_gate = js_ref(m->tasks ? m->by_task : m->by_id);
+		return ERR_OK;
+	}
+	if (m->tasks) {
+		error_set(e, ERR_USAGE, "task '%s' has %zu open gates", ref, m->tasks);
+		error_hint(e, "signalbox gates --task %s", ref);
+		return ERR_USAGE;
+	}
+	if (m->ids) {
+		error_set(e, ERR_USAGE, "%zu gates begin with '%s'", m->ids, ref);
+		error_hint(e, "signalbox gates");
+		return ERR_USAGE;
+	}
+	error_set(e, ERR_NOT_FOUND, "there is no gate '%s', and no task of that name with an open one", ref);
+	error_hint(e, "signalbox gates");
+	return ERR_NOT_FOUND;
+}
+
+enum err_code ask_find(struct cli *c, const char *ref, struct js **ret_gate, struct error *e)
+{
+	AUTO_JS struct js *open = NULL;
+	AUTO_JS struct js *all = NULL;
+	AUTO_STRBUF struct strbuf shown = STRBUF_INIT;
+	text_add_line(&shown, ref);
+	if (!str_is_name(ref)) {
+		error_set(e, ERR_USAGE, "'%s' is neither a gate's id nor a task's name", strbuf_str(&shown));
+		error_hint(e, "signalbox gates");
+		return ERR_USAGE;
+	}
+	if (strlen(ref) == ASK_ID_LENGTH) {
+		enum err_code rc = ask_get(c, ref, ret_gate, e);
+		if (rc != ERR_NOT_FOUND)
+			return rc;
+		error_clear(e);
+	}
+	if (ask_list(c, NULL, false, &open, NULL, e))
+		return e->code;
+	struct match m = find_in(open, ref);
+	if (m.ids || m.tasks)
+		return pick(&m, ref, ret_gate, e);
+	/* A settled one may be looked at, and deciding it again tells who did. */
+	if (ask_list(c, NULL, true, &all, NULL, e))
+		return e->code;
+	m = find_in(all, ref);
+	m.tasks = 0;
+	return pick(&m, ref, ret_gate, e);
+}
+
+enum err_code ask_take_text(const struct js *question, const char *text, struct js *answers, struct error *e)
+{
+	const struct js *options = js_get(question, "options");
+	const char *label = NULL;
+	int64_t n = 0;
+	struct js *list = js_array();
+	if (js_len(options) && !str_to_i64(text, "option", 1, (int64_t)js_len(options), &n, NULL))
+		label = js_str(js_at(options, (size_t)n - 1), "label");
+	for (size_t i = 0; i < js_len(options); i++)
+		if (str_eq(js_str(js_at(options, i), "label"), text))
+			label = text; /* a label that is a number */
+	js_push_str(list, label ? label : text);
+	js_set(answers, js_str_or(question, "id", "?"), list);
+	if (!str_is_utf8(text, strlen(text)))
+		return error_set(e, ERR_INVALID, "the answer is not UTF-8 text");
+	return ERR_OK;
+}
+
+static struct js *read_number(const char *text, bool whole)
+{
+	char *end = NULL;
+	int64_t n = 0;
+	if (!str_to_i64(text, "number", INT64_MIN, INT64_MAX, &n, NULL))
+		return js_int(n);
+	double v = strtod(text, &end);
+	return !whole && *text && !*end && isfinite(v) ? js_real(v) : NULL;
+}
+
+static struct js *read_bool(const char *text)
+{
+	static const char *const yes[] = { "yes", "y", "true", "1" }, *const no[] = { "no", "n", "false", "0" };
+	for (size_t i = 0; i < ARRAY_SIZE(yes); i++)
+		if (str_eq(text, yes[i]) || str_eq(text, no[i]))
+			return js_bool(str_eq(text, yes[i]));
+	return NULL;
+}
+
+enum err_code ask_take_value(const char *name, const struct js *schema, const char *text, struct js *content, struct error *e)
+{
+	const char *type = js_str_or(schema, "type", "string");
+	const struct js *options = js_get(schema, "enum");
+	int64_t n = 0;
+	struct js *v = NULL;
+	if (js_len(options) && !str_to_i64(text, "option", 1, (int64_t)js_len(options), &n, NULL))
+		v = js_copy(js_at(options, (size_t)n - 1));
+	else if (str_eq(type, "integer") || str_eq(type, "number"))
+		v = read_number(text, str_eq(type, "integer"));
+	else if (str_eq(type, "boolean"))
+		v = read_bool(text);
+	else
+		v = js_string(text);
+	if (!v)
+		return error_set(e, ERR_INVALID, "%s: expected %s", name, str_eq(type, "boolean") ? "yes or no" : str_eq(type, "integer") ? "a whole number" : "a number");
+	js_set(content, name, v);
+	return ERR_OK;
+}

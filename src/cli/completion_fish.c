@@ -1,0 +1,112 @@
+/* Completion for fish and for zsh, out of the tables; both know descriptions, which bash does not. */
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "cli/completion.h"
+#include <string.h>
+
+/* 'text' for fish: backslash and quote are escaped within. */
+static void add_fish(struct strbuf *out, const char *s)
+{
+	strbuf_addc(out, '\'');
+	for (; *s; s++) {
+		if (*s == '\'' || *s == '\\')
+			strbuf_addc(out, '\\');
+		strbuf_addc(out, *s);
+	}
+	strbuf_addc(out, '\'');
+}
+
+static void add_fish_options(struct strbuf *out, const char *condition, const struct opt *table)
+{
+	for (; table && table->name; table++) {
+		strbuf_addf(out, "complete -c signalbox%s -l %s", condition, table->name);
+		if (table->letter)
+			strbuf_addf(out, " -s %c", table->letter);
+		if (table->type != OPT_FLAG)
+			strbuf_adds(out, completion_is_file(table) ? " -r -F" : " -x");
+		strbuf_adds(out, " -d ");
+		add_fish(out, table->help);
+		strbuf_addc(out, '\n');
+	}
+}
+
+void completion_fish(struct strbuf *out)
+{
+	strbuf_adds(out, "function __signalbox_tasks\n\tSIGNALBOX_AUTOSTART=0 signalbox ls 2>/dev/null | cut -f1,2 | string split \\t | string match -v ''\nend\n"
+		"complete -c signalbox -f\n");
+	for (const struct command *cmd = commands; cmd->name; cmd++) {
+		strbuf_addf(out, "complete -c signalbox -n __fish_use_subcommand -a %s -d ", cmd->name);
+		add_fish(out, cmd->summary);
+		strbuf_addc(out, '\n');
+		AUTO_STRBUF struct strbuf condition = STRBUF_INIT;
+		strbuf_addf(&condition, " -n '__fish_seen_subcommand_from %s'", cmd->name);
+		add_fish_options(out, strbuf_str(&condition), cmd->options);
+		if (completion_takes_task(cmd))
+			strbuf_addf(out, "complete -c signalbox%s -a '(__signalbox_tasks)'\n", strbuf_str(&condition));
+	}
+	add_fish_options(out, "", global_options);
+}
+
+/* 'text' for zsh; within _describe a colon ends the word, within _arguments brackets end the help. */
+static void add_zsh(struct strbuf *out, const char *s)
+{
+	for (; *s; s++) {
+		if (*s == '\'')
+			strbuf_adds(out, "'\\'");
+		else if (strchr(":[]\\", *s))
+			strbuf_addc(out, '\\');
+		strbuf_addc(out, *s);
+	}
+}
+
+static void add_zsh_option(struct strbuf *out, const struct opt *o, bool by_letter)
+{
+	bool repeats = o->type == OPT_LIST;
+	strbuf_adds(out, repeats ? " '*" : " '");
+	if (by_letter)
+		strbuf_addf(out, "-%c[", o->letter);
+	else
+		strbuf_addf(out, "--%s%s[", o->name, o->type == OPT_FLAG ? "" : "=");
+	add_zsh(out, o->help);
+	strbuf_addc(out, ']');
+	if (o->type != OPT_FLAG) {
+		strbuf_addc(out, ':');
+		add_zsh(out, o->value ? o->value : "value");
+		strbuf_adds(out, completion_is_file(o) ? ":_files" : ": ");
+	}
+	strbuf_addc(out, '\'');
+}
+
+static void add_zsh_options(struct strbuf *out, const struct opt *table)
+{
+	for (; table && table->name; table++) {
+		add_zsh_option(out, table, false);
+		if (table->letter)
+			add_zsh_option(out, table, true);
+	}
+}
+
+void completion_zsh(struct strbuf *out)
+{
+	strbuf_adds(out, "#compdef signalbox\n_signalbox_tasks()\n{\n\tlocal -a tasks\n\ttasks=(${=\"$(SIGNALBOX_AUTOSTART=0 signalbox ls 2>/dev/null | cut -f1,2)\"})\n"
+		"\tcompadd -a tasks\n}\n_signalbox()\n{\n\tlocal -a globals verbs\n\tlocal verb\n\tglobals=(");
+	add_zsh_options(out, global_options);
+	strbuf_adds(out, ")\n\tverbs=(");
+	for (const struct command *cmd = commands; cmd->name; cmd++) {
+		strbuf_addf(out, " '%s:", cmd->name);
+		add_zsh(out, cmd->summary);
+		strbuf_addc(out, '\'');
+	}
+	strbuf_adds(out, ")\n\tverb=${words[(R)(");
+	for (const struct command *cmd = commands; cmd->name; cmd++)
+		strbuf_addf(out, "%s%s", cmd == commands ? "" : "|", cmd->name);
+	strbuf_adds(out, ")]}\n\tcase $verb in\n\t'') _arguments -S $globals '1: :{_describe command verbs}' ;;\n");
+	for (const struct command *cmd = commands; cmd->name; cmd++) {
+		strbuf_addf(out, "\t%s) _arguments -S", cmd->name);
+		if (!cmd->daemon)
+			strbuf_adds(out, " $globals");
+		add_zsh_options(out, cmd->options);
+		strbuf_addf(out, " '1: :' '*: :%s' ;;\n", completion_takes_task(cmd) ? "_signalbox_tasks" : "_files");
+	}
+	strbuf_adds(out, "\tesac\n}\n# autoloaded by its name, or evaluated\nif [ \"$funcstack[1]\" = _signalbox ]; then\n\t_signalbox \"$@\"\nelif (( $+functions[compdef] )); then\n\tcompdef _signalbox signalbox\nfi\n");
+}

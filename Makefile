@@ -2,7 +2,7 @@
 BUILD ?= build
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build demo test bench fault install clean
+.PHONY: all setup build demo test bench fault fuzz install clean
 .NOTPARALLEL:
 
 all: build
@@ -33,6 +33,11 @@ fault:
 	@tools/setup test
 	@tools/build $(BUILD)
 	@$(PYTHON) test/fault/lab.py $(BUILD) --rounds $(N)
+
+T ?= 60
+fuzz:
+	@tools/setup all
+	@T=$(T) tools/fuzz $(BUILD)-fuzz $(TARGETS)
 
 install: build
 	@meson install -C $(BUILD)

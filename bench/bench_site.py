@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -116,11 +117,13 @@ class Site:
             f.write(f"limits: {{running: {running}, running_per_repository: {running}}}\n"
                     "model:\n  default_provider: scripted\n  providers:\n"
                     f"    scripted: {{base_url: \"http://127.0.0.1:{self.model_port}/v1\", key: sk-bench}}\n"
+                    "source: {schemes: [https, http, ssh, file], private: true}\n"
                     + (f"codex: {{path: {self.codex}}}\n" if self.codex else "")
                     + "agents:\n"
                     "  stamp: {adapter: command, command: [/workspace/agent, stamp]}\n"
                     "  hold: {adapter: command, command: [/workspace/agent, hold]}\n"
-                    "  sleep: {adapter: command, command: [/workspace/agent, sleep]}\n")
+                    "  sleep: {adapter: command, command: [/workspace/agent, sleep]}\n"
+                    "  \"true\": {adapter: command, command: [/bin/true]}\n")
 
     def start_server(self):
         self.server = self.spawn("serve", [self.program, "serve"])
@@ -195,6 +198,26 @@ class Site:
                 return events
             after = page["next_cursor"]
 
+    def add_past(self, task, count):
+        """Events that a task has had, put where the server keeps them: 100k in a second. Returns the last seq."""
+        db = sqlite3.connect(os.path.join(self.data, "signalbox.db"), timeout=60)
+        try:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                (last,) = db.execute("SELECT last_seq FROM tasks WHERE id=?", (task,)).fetchone()
+                line = ('{"seq":%d,"at":"2026-01-01T00:00:00.000Z","type":"message.done","task":"' + task
+                        + '","worker":"main","run":1,"actor":"agent","data":{"text":"line %d of the past, about as long as such lines are in the log of a task at work"}}')
+                db.executemany("INSERT INTO events(task,seq,at,type,line) VALUES(?,?,0,'message.done',?)", ((task, n, line % (n, n)) for n in range(last + 1, last + count + 1)))
+                db.executemany("INSERT INTO feed(task,seq) VALUES(?,?)", ((task, n) for n in range(last + 1, last + count + 1)))
+                db.execute("UPDATE tasks SET last_seq=? WHERE id=?", (last + count, task))
+            return last + count
+        finally:
+            db.close()
+
+    def release(self, task):
+        """Lets an agent go on that waits for ~/go."""
+        open(os.path.join(self.data, "tasks", task, "agents/main/home/go"), "w").close()
+
     def raw_output(self, task):
         with open(os.path.join(self.data, "tasks", task, "agents/main/runs/1/runtime/events.jsonl")) as f:
             return f.read()
@@ -239,7 +262,32 @@ class Site:
                 p.kill()
                 p.wait()
 
+    @staticmethod
+    def ask_unix(path, method, what, body, ignore=False):
+        c = UnixHTTP(path)
+        try:
+            return c.ask(method, what, body)
+        except RuntimeError:
+            if not ignore:
+                raise
+            return None
+        finally:
+            c.close()
+
     # ---- the end
+
+    def leave(self):
+        """Ends the server, and the runs that it would leave to the next."""
+        if not self.server:
+            return
+        c = self.http()
+        pids = self.runner_pids([t["id"] for t in c.ask("GET", "/v1/tasks?state=RUNNING&limit=100")["data"]], c)
+        c.close()
+        self.kill_server()
+        for p in pids:
+            os.kill(p, signal.SIGTERM)
+        for p in pids:
+            wait_for("a runner's end", lambda p=p: not is_alive(p), 60)
 
     def stop_runs(self):
         c = self.http()

@@ -5,6 +5,9 @@
  *   http_load --unix PATH --path /v1/tasks --method POST --body '{"name":"b-{n}"}' --header 'Idempotency-Key: b-{n}' -c 64 -s 5
  *   http_load --tcp 127.0.0.1:8080 --path /v1/events --subscribe -c 1000 -s 5
  *
+ *   http_load --tcp ... --path / --subscribe --ws '{"type":"subscribe","tasks":["T"]}' -c 1000 -s 5     the same over WebSocket
+ *   http_load --unix ... --path '/v1/tasks/T/events?after={n}' --subscribe --gapless --stalled 100 -c 2000 -s 60
+ *
  * {n} in path, header and body is a number that no other request of the run has (it starts at --first). */
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -39,7 +42,7 @@
 #define TICK_MS 50
 #define SAMPLE_EVERY 16 /* of a subscriber's events, one has its latency measured */
 
-enum { OPT_UNIX, OPT_TCP, OPT_PATH, OPT_METHOD, OPT_BODY, OPT_BODY_FILE, OPT_HEADER, OPT_CONNECTIONS, OPT_THREADS, OPT_SECONDS, OPT_FIRST, OPT_SUBSCRIBE, OPT_COUNT };
+enum { OPT_UNIX, OPT_TCP, OPT_PATH, OPT_METHOD, OPT_BODY, OPT_BODY_FILE, OPT_HEADER, OPT_CONNECTIONS, OPT_THREADS, OPT_SECONDS, OPT_FIRST, OPT_SUBSCRIBE, OPT_WS, OPT_GAPLESS, OPT_STALLED, OPT_REQUESTS, OPT_COUNT };
 
 static const struct opt options[] = {
 	[OPT_UNIX] = { "unix", 0, OPT_STRING, "PATH", "unix socket of the server" },
@@ -54,6 +57,10 @@ static const struct opt options[] = {
 	[OPT_SECONDS] = { "seconds", 's', OPT_INT, "N", "how long (5)" },
 	[OPT_FIRST] = { "first", 0, OPT_INT, "N", "first value of {n} (1)" },
 	[OPT_SUBSCRIBE] = { "subscribe", 0, OPT_FLAG, NULL, "follow an event stream and count its lines" },
+	[OPT_WS] = { "ws", 0, OPT_STRING, "TEXT", "subscribe by WebSocket, saying TEXT first (nothing when empty)" },
+	[OPT_GAPLESS] = { "gapless", 0, OPT_FLAG, NULL, "of subscribers: ids must follow on each other; done when all have been told the end" },
+	[OPT_STALLED] = { "stalled", 0, OPT_INT, "N", "of the connections, so many stop reading after their first bytes" },
+	[OPT_REQUESTS] = { "count", 0, OPT_INT, "N", "end after about so many requests" },
 	[OPT_COUNT] = { .name = NULL },
 };
 
@@ -67,8 +74,11 @@ struct load {
 	socklen_t address_len;
 	struct strbuf request; /* with {n} in it */
 	bool has_counter, subscribe;
-	int connections, threads;
-	int64_t seconds;
+	const char *ws; /* what is said on a WebSocket; NULL: no WebSocket */
+	bool gapless; /* ids are looked at, and the end is waited for */
+	int connections, threads, stalled;
+	int64_t seconds, requests;
+	atomic_int unfinished; /* subscribers that have not been told the end */
 	atomic_uint_fast64_t counter;
 	atomic_bool stop;
 };
@@ -78,7 +88,8 @@ struct connection {
 	struct strbuf out, in;
 	size_t sent;
 	int64_t began_us;
-	bool head_seen;
+	bool head_seen, stalled, said, ended;
+	int64_t last_id; /* of an SSE stream; -1: none yet */
 	size_t partial; /* subscriber: bytes of the unfinished line in `in` */
 	uint64_t lines;
 };
@@ -90,7 +101,9 @@ struct worker {
 	struct connection *connections;
 	int n;
 	struct histogram latency, first;
-	uint64_t done, failed, lines, least_lines;
+	uint64_t done, failed, lines, least_lines, gaps;
+	int64_t least_id; /* the least of those that were seen last */
+	int64_t first_us, last_us; /* of all lines */
 	char *buf;
 };
 
@@ -142,10 +155,12 @@ static void request_fill(struct load *l, struct strbuf *out)
 	strbuf_adds(out, at);
 }
 
-static int dial(const struct load *l)
+static int dial(const struct load *l, bool stalled)
 {
-	int one = 1;
+	int one = 1, small = 4096;
 	AUTO_CLOSE int fd = socket(l->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && stalled)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	if (fd < 0 || connect(fd, (const struct sockaddr *)&l->address, l->address_len))
 		return -1;
 	if (l->address.ss_family != AF_UNIX)
@@ -175,7 +190,9 @@ static void connection_ask(struct worker *w, struct connection *c)
 
 static bool connection_open(struct worker *w, struct connection *c)
 {
-	c->fd = dial(w->load);
+	c->fd = dial(w->load, c->stalled);
+	c->last_id = -1;
+	c->said = false;
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = c };
 	if (c->fd < 0 || epoll_ctl(w->epoll, EPOLL_CTL_ADD, c->fd, &ev))
 		return false;
@@ -221,7 +238,7 @@ static bool reply_take(struct worker *w, struct connection *c)
 		return false;
 	histogram_add(&w->latency, clock_mono_us() - c->began_us);
 	w->done++;
-	if (!atomic_load_explicit(&w->load->stop, memory_order_relaxed))
+	if (!atomic_load_explicit(&w->load->stop, memory_order_relaxed) && (int64_t)atomic_load(&w->load->counter) < w->load->requests)
 		connection_ask(w, c);
 	return true;
 }
@@ -240,16 +257,99 @@ static void line_measure(struct worker *w, const char *line, size_t len)
 		histogram_add(&w->latency, (clock_wall_ms() - then_ms) * 1000);
 }
 
+/* "id: 17": the next after the one before. */
+static void id_check(struct worker *w, struct connection *c, const char *line, size_t len)
+{
+	char number[24];
+	if (len == 10 && memcmp(line, "event: end", 10) == 0 && !c->ended) {
+		c->ended = true;
+		atomic_fetch_sub(&w->load->unfinished, 1);
+	}
+	if (len < 5 || len >= sizeof(number) || memcmp(line, "id: ", 4) != 0)
+		return;
+	memcpy(number, line + 4, len - 4);
+	number[len - 4] = '\0';
+	int64_t id = strtoll(number, NULL, 10);
+	w->gaps += c->last_id >= 0 && id != c->last_id + 1;
+	c->last_id = id;
+}
+
 static void line_count(struct worker *w, struct connection *c, const char *line, size_t len)
 {
 	bool event = len > 5 && (memcmp(line, "data:", 5) == 0 || line[0] == '{');
+	if (w->load->gapless)
+		id_check(w, c, line, len);
 	if (!event)
 		return;
+	w->last_us = clock_mono_us();
+	w->first_us = w->first_us ? w->first_us : w->last_us;
 	if (c->lines++ == 0)
 		histogram_add(&w->first, clock_mono_us() - c->began_us);
 	w->lines++;
 	if (c->lines % SAMPLE_EVERY == 1)
 		line_measure(w, line, len);
+}
+
+/* Takes the frames of the chunked coding out of what came, so that lines are whole.  What may be the beginning of one stays: how much is before it. */
+static size_t chunks_join(struct strbuf *in)
+{
+	char *to = in->data, *at = in->data, *end = in->data + in->len, *whole = NULL;
+	while (at < end) {
+		char *cr = memchr(at, '\r', (size_t)(end - at)), *stop = cr ? cr : end;
+		memmove(to, at, (size_t)(stop - at));
+		to += stop - at;
+		at = stop;
+		char *size_end = cr ? memchr(cr + 2 < end ? cr + 2 : end, '\n', (size_t)(cr + 2 < end ? end - cr - 2 : 0)) : NULL;
+		if (cr && !size_end) {
+			whole = to;
+			memmove(to, at, (size_t)(end - at));
+			to += end - at;
+			break;
+		}
+		at = cr ? size_end + 1 : end;
+	}
+	in->len = (size_t)(to - in->data);
+	in->data[in->len] = '\0';
+	return (size_t)((whole ? whole : to) - in->data);
+}
+
+/* Unmasked frames of a server. */
+static bool frames_take(struct worker *w, struct connection *c)
+{
+	size_t at = 0;
+	if (!c->said && w->load->ws[0]) {
+		size_t n = strlen(w->load->ws);
+		const unsigned char size[] = { 0x81, n < 126 ? (unsigned char)(0x80 | n) : 0xfe, (unsigned char)(n >> 8), (unsigned char)n }, mask[4] = { 0 };
+		strbuf_reset(&c->out);
+		strbuf_add(&c->out, size, n < 126 ? 2 : 4);
+		strbuf_add(&c->out, mask, sizeof(mask));
+		strbuf_add(&c->out, w->load->ws, n);
+		c->sent = 0;
+		connection_send(c);
+	}
+	c->said = true;
+	while (c->in.len - at >= 2) {
+		const unsigned char *p = (const unsigned char *)c->in.data + at;
+		size_t n = p[1] & 127, head = n == 127 ? 10 : n == 126 ? 4 : 2;
+		if (c->in.len - at < head)
+			break;
+		for (size_t i = 2, long_n = 0; n >= 126 && i < head; i++) {
+			long_n = long_n << 8 | p[i];
+			if (i == head - 1) {
+				n = long_n;
+				break;
+			}
+		}
+		if (c->in.len - at < head + n)
+			break;
+		if ((p[0] & 15) == 1)
+			line_count(w, c, c->in.data + at + head, n);
+		else if ((p[0] & 15) == 8)
+			return false;
+		at += head + n;
+	}
+	strbuf_cut(&c->in, at);
+	return true;
 }
 
 static bool subscriber_take(struct worker *w, struct connection *c)
@@ -258,12 +358,17 @@ static bool subscriber_take(struct worker *w, struct connection *c)
 		const char *end = c->in.len ? strstr(c->in.data, "\r\n\r\n") : NULL;
 		if (!end)
 			return true;
-		if (c->in.len < 12 || c->in.data[9] != '2')
+		if (c->in.len < 12 || (c->in.data[9] != '2' && !(w->load->ws && memcmp(c->in.data + 9, "101", 3) == 0)))
 			return false;
 		c->head_seen = true;
-		strbuf_cut(&c->in, (size_t)(end - c->in.data) + 4);
+		strbuf_cut(&c->in, (size_t)(end - c->in.data) + (w->load->gapless ? 2 : 4)); /* a chunk begins after an empty line */
+		if (c->stalled)
+			return true;
 	}
-	const char *at = strbuf_str(&c->in), *all_end = at + c->in.len, *end;
+	if (w->load->ws)
+		return frames_take(w, c);
+	size_t whole = w->load->gapless ? chunks_join(&c->in) : c->in.len;
+	const char *at = strbuf_str(&c->in), *all_end = at + whole, *end;
 	while ((end = memchr(at, '\n', (size_t)(all_end - at)))) {
 		line_count(w, c, at, (size_t)(end - at));
 		at = end + 1;
@@ -274,7 +379,7 @@ static bool subscriber_take(struct worker *w, struct connection *c)
 
 static void connection_read(struct worker *w, struct connection *c)
 {
-	for (;;) {
+	while (!(c->stalled && c->head_seen)) {
 		ssize_t n = recv(c->fd, w->buf, READ_BYTES, MSG_DONTWAIT);
 		if (n < 0 && errno == EAGAIN)
 			return;
@@ -283,7 +388,7 @@ static void connection_read(struct worker *w, struct connection *c)
 		bool good = n > 0 && !c->in.over && (w->load->subscribe ? subscriber_take(w, c) : reply_take(w, c));
 		if (good)
 			continue;
-		if (n == 0 && atomic_load(&w->load->stop))
+		if (n == 0 && (c->ended || atomic_load(&w->load->stop)))
 			connection_close(c);
 		else
 			connection_fail(w, c);
@@ -304,15 +409,20 @@ static void *worker_main(void *arg)
 			struct connection *c = events[i].data.ptr;
 			if (c->fd >= 0 && c->sent < c->out.len)
 				connection_send(c);
+			if (c->fd >= 0 && c->stalled && c->head_seen)
+				continue;
 			if (c->fd >= 0 && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 				connection_read(w, c);
 		}
 	}
 	w->least_lines = UINT64_MAX;
+	w->least_id = INT64_MAX;
 	for (int i = 0; i < w->n; i++) {
 		struct connection *c = &w->connections[i];
-		if (c->lines < w->least_lines)
+		if (!c->stalled && c->lines < w->least_lines)
 			w->least_lines = c->lines;
+		if (!c->stalled && c->last_id < w->least_id)
+			w->least_id = c->last_id;
 		connection_close(c);
 		strbuf_release(&c->in);
 		strbuf_release(&c->out);
@@ -320,7 +430,7 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-static void worker_init(struct worker *w, struct load *l, int n)
+static void worker_init(struct worker *workers, struct worker *w, struct load *l, int n)
 {
 	w->load = l;
 	w->n = n;
@@ -330,13 +440,15 @@ static void worker_init(struct worker *w, struct load *l, int n)
 	for (int i = 0; i < n; i++) {
 		w->connections[i].fd = -1;
 		w->connections[i].in.max = REPLY_MAX;
+		w->connections[i].stalled = w == workers && i < l->stalled;
 	}
 }
 
-static void report(const struct load *l, const struct worker *workers, double took_s)
+static void report(struct load *l, const struct worker *workers, double took_s)
 {
 	struct worker *sum = NEW(struct worker);
 	sum->least_lines = UINT64_MAX;
+	sum->least_id = INT64_MAX;
 	for (int i = 0; i < l->threads; i++) {
 		const struct worker *w = &workers[i];
 		histogram_merge(&sum->latency, &w->latency);
@@ -344,10 +456,17 @@ static void report(const struct load *l, const struct worker *workers, double to
 		sum->done += w->done;
 		sum->failed += w->failed;
 		sum->lines += w->lines;
+		sum->gaps += w->gaps;
+		sum->least_id = w->least_id < sum->least_id ? w->least_id : sum->least_id;
+		sum->first_us = !sum->first_us || (w->first_us && w->first_us < sum->first_us) ? w->first_us : sum->first_us;
+		sum->last_us = w->last_us > sum->last_us ? w->last_us : sum->last_us;
 		if (w->least_lines < sum->least_lines)
 			sum->least_lines = w->least_lines;
 	}
 	printf("{\"connections\":%d,\"seconds\":%.2f,\"failed\":%llu,", l->connections, took_s, (unsigned long long)sum->failed);
+	if (l->subscribe)
+		printf("\"span_s\":%.3f,\"gaps\":%llu,\"unfinished\":%d,\"least_id\":%lld,", (double)(sum->last_us - sum->first_us) / 1e6,
+			(unsigned long long)sum->gaps, atomic_load(&l->unfinished), (long long)sum->least_id);
 	if (l->subscribe)
 		printf("\"deliveries\":%llu,\"per_s\":%.0f,\"least\":%llu,\"first_p99_ms\":%.2f,", (unsigned long long)sum->lines, (double)sum->lines / took_s,
 			(unsigned long long)sum->least_lines, histogram_ms(&sum->first, 0.99));
@@ -361,13 +480,16 @@ static void load_run(struct load *l)
 {
 	struct worker *workers = mem_alloc((size_t)l->threads * sizeof(*workers));
 	int64_t from = clock_mono_us();
+	l->unfinished = l->gapless ? l->connections - l->stalled : 0;
 	for (int i = 0; i < l->threads; i++) {
-		worker_init(&workers[i], l, l->connections / l->threads + (i < l->connections % l->threads));
+		worker_init(workers, &workers[i], l, l->connections / l->threads + (i < l->connections % l->threads));
 		pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]);
 	}
-	struct timespec left = { .tv_sec = l->seconds };
-	while (nanosleep(&left, &left))
-		;
+	while (clock_mono_us() - from < l->seconds * 1000000 && !(l->gapless && atomic_load(&l->unfinished) == 0) &&
+		(int64_t)atomic_load(&l->counter) < l->requests) {
+		struct timespec pause = { .tv_nsec = TICK_MS * 1000000L };
+		nanosleep(&pause, NULL);
+	}
 	double took_s = (double)(clock_mono_us() - from) / 1e6;
 	atomic_store(&l->stop, true);
 	for (int i = 0; i < l->threads; i++)
@@ -425,7 +547,9 @@ static enum err_code request_build(struct load *l, const struct opt_value *v, st
 		return e->code;
 	const char *method = v[OPT_METHOD].set ? v[OPT_METHOD].text : body.len ? "POST" : "GET";
 	strbuf_addf(&l->request, "%s %s HTTP/1.1\r\nHost: localhost\r\n", method, v[OPT_PATH].set ? v[OPT_PATH].text : "/");
-	if (l->subscribe)
+	if (l->ws)
+		strbuf_adds(&l->request, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n");
+	else if (l->subscribe)
 		strbuf_adds(&l->request, "Accept: text/event-stream\r\n");
 	for (int i = 0; i < v[OPT_HEADER].list_len; i++)
 		strbuf_addf(&l->request, "%s\r\n", v[OPT_HEADER].list[i]);
@@ -454,6 +578,10 @@ static enum err_code load_configure(struct load *l, const struct opt_value *v, s
 	l->connections = (int)connections;
 	l->threads = (int)(threads < connections ? threads : connections);
 	l->subscribe = v[OPT_SUBSCRIBE].flag;
+	l->requests = v[OPT_REQUESTS].set ? v[OPT_REQUESTS].number + first : INT64_MAX;
+	l->ws = v[OPT_WS].set ? v[OPT_WS].text : NULL;
+	l->gapless = v[OPT_GAPLESS].flag;
+	l->stalled = v[OPT_STALLED].set ? (int)v[OPT_STALLED].number : 0;
 	l->counter = (uint_fast64_t)first;
 	return request_build(l, v, e);
 }

@@ -1,5 +1,5 @@
 /* libFuzzer: what the model room reads from outside.  The first byte chooses the reader: run token, reply stream (cut in two), plain
- * reply, Responses request played by a scenario, scenario file. */
+ * reply, Responses request played by a scenario, scenario file, both of them (divided by a NUL). */
 #include "base/cleanup.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -38,9 +38,10 @@ static bool always(void *ctx, const char *key, int64_t times)
 	return times > 1;
 }
 
-static void fuzz_turn(const char *data, size_t n)
+static const char some_scenario[] = "scenarios: [{default: true, steps: [{say: a}, {shell: b}, {expect: c}, {patch: d}, {plan: []}, {final: {e: f}}]}]";
+
+static void fuzz_turn(const char *yaml, const char *data, size_t n)
 {
-	static const char yaml[] = "scenarios: [{default: true, steps: [{say: a}, {shell: b}, {expect: c}, {patch: d}, {plan: []}, {final: {e: f}}]}]";
 	AUTO_JS struct js *request = js_parse(data, n, NULL);
 	AUTO_SCRIPT struct script s = { .doc = NULL };
 	AUTO_TURN struct turn t = { .request = NULL };
@@ -50,6 +51,14 @@ static void fuzz_turn(const char *data, size_t n)
 	if (request == NULL || turn_read(request, &t, NULL) != ERR_OK || script_parse(yaml, strlen(yaml), &s, NULL) != ERR_OK)
 		return;
 	play_make(script_find(&s, t.prompt), &t, &counter, &p);
+}
+
+static void fuzz_both(const char *data, size_t n)
+{
+	const char *nul = memchr(data, '\0', n);
+
+	if (nul)
+		fuzz_turn(data, nul + 1, n - (size_t)(nul + 1 - data));
 }
 
 static void fuzz_script(const char *data, size_t n)
@@ -66,11 +75,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (n == 0)
 		return 0;
 	text = mem_strndup((const char *)data + 1, n - 1);
-	switch (data[0] % 5) {
+	switch (data[0] % 6) {
 	case 0: fuzz_token(text); break;
 	case 1: fuzz_meter((const char *)data + 1, n - 1, true); break;
 	case 2: fuzz_meter((const char *)data + 1, n - 1, false); break;
-	case 3: fuzz_turn((const char *)data + 1, n - 1); break;
+	case 3: fuzz_turn(some_scenario, (const char *)data + 1, n - 1); break;
+	case 4: fuzz_both((const char *)data + 1, n - 1); break;
 	default: fuzz_script((const char *)data + 1, n - 1); break;
 	}
 	return 0;

@@ -60,7 +60,7 @@ def test_the_default_source_is_the_repository_around_the_current_directory(fake,
 
 def test_a_ref_of_a_local_repository_is_fetched_as_a_repository(fake, signalbox, repo):
     assert signalbox("start", "x", "--ref", "v1", cwd=repo).returncode == 0
-    assert submitted(fake)["source"] == {"kind": "git", "url": "file://" + repo, "ref": "v1"}
+    assert submitted(fake)["source"] == {"kind": "local", "dir": repo, "ref": "v1"}
 
 
 def test_outside_a_repository_the_source_must_be_named(fake, signalbox):

@@ -18,6 +18,7 @@ import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "test" / "suite"))
+from openapi_check import Description  # noqa: E402
 from gateway_site import CODEX, SCENARIOS, UnixConnection, wait_for  # noqa: E402  (how to wait and to call a unix socket is known there)
 
 BUILD = pathlib.Path(os.environ.get("SIGNALBOX_BUILD", ROOT / "build")).resolve()
@@ -74,6 +75,7 @@ class Site:
         self.config_file = self.dir / "config.yaml"
         self.config = config or {}
         self.listen = listen
+        self.description = None  # what the server says of its answers; read when the first comes
         for path in (self.runtime, self.home):
             path.mkdir(mode=0o755)
         self.own(self.dir)
@@ -160,6 +162,7 @@ class Site:
         doc = dict(self.config)
         port = self.port or 1
         doc.setdefault("model", {"default_provider": "scripted", "providers": {"scripted": {"base_url": f"http://127.0.0.1:{port}/v1", "key": SECRET}}})
+        doc.setdefault("source", {"schemes": ["https", "http", "ssh", "file"], "private": True})  # repositories are on this machine
         if not (BUILD.parent / "node_modules").exists() and CODEX.exists():
             doc.setdefault("codex", {"path": str(CODEX)})
         self.config_file.write_text(json.dumps(doc))  # JSON is YAML
@@ -206,9 +209,18 @@ class Site:
             data = reply.read()
         finally:
             conn.close()
+        self.check_described(method, path, reply, data)
         with contextlib.suppress(ValueError):
             return reply.status, json.loads(data)
         return reply.status, data.decode(errors="replace")
+
+    def check_described(self, method, path, reply, data):
+        """Each answer that a test receives is what the server's description says of it."""
+        if self.description is None:
+            conn, doc = self.open("GET", "/v1/openapi.json")
+            with contextlib.closing(conn):
+                self.description = Description(json.loads(doc.read()))
+        self.description.check(method, path, reply.status, reply.getheader("Content-Type"), data)
 
     def get(self, path, **more):
         status, body = self.call("GET", path, **more)

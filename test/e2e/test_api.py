@@ -101,7 +101,8 @@ def test_jsonl_gives_what_there_is_or_follows_to_the_end(site):
     site.release(id)
     thread.join(60)
     log = site.events(id)
-    assert [e for e in got if not e.get("live")] == log[2:] and log[-1]["type"] == "task.done"
+    assert [e for e in got if "seq" in e] == log[2:] and log[-1]["type"] == "task.done"
+    assert [e["type"] for e in got if "seq" not in e and not e.get("live")] == ["hello", "sync", "end"] and got[-1] == {"type": "end", "status": "DONE"}
 
 
 def test_pages_have_a_cursor_and_a_head(site):

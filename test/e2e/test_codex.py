@@ -57,9 +57,12 @@ def test_the_real_codex_repairs_a_test_and_everything_is_on_record(site, repo):
         assert wanted in types, wanted
     commands = [e["data"] for e in events if e["type"] == "command.finished" and e["data"].get("step") is None]
     assert any("FAIL" in c["output"] for c in commands) and any("PASS" in c["output"] for c in commands)
-    todos = [e["data"]["items"] for e in events if e["type"] == "todo.snapshot"]
-    assert [i["text"] for i in todos[-1]] == ["Run the test", "Repair add()", "Run the test again"]
-    assert {i["status"] for i in todos[-1]} == {"completed"}
+    todos = {}
+    for event in (e for e in events if e["type"].startswith("todo.")):
+        for step in event["data"].get("items", [event["data"]]):
+            todos[step["id"]] = step
+    assert [i["text"] for i in todos.values()] == ["Run the test", "Repair add()", "Run the test again"]
+    assert {i["status"] for i in todos.values()} == {"completed"}
     assert {e["actor"] for e in events if e["type"] == "message.done"} == {"agent"}
 
     run = site.run_dir(id)

@@ -38,6 +38,10 @@ def git(where, *args, env=None, text=True, **kw):
     return done.stdout.decode().strip() if text else done.stdout
 
 
+# What these tests stand on: directories, and servers of their own on this machine. The rules themselves have tests of theirs.
+OPEN_RULES = {"schemes": ["https", "http", "ssh", "file"], "private": True, "ssh_config": True}
+
+
 class Failure(Exception):
     def __init__(self, error):
         super().__init__(error["text"])
@@ -57,7 +61,8 @@ class Tool:
                               capture_output=True, env=self.env, timeout=120, **kw)
 
     def fetch(self, **job):
-        done = self.run("fetch", job={"cache": str(self.cache), **job})
+        rules = {"rules": OPEN_RULES} if job["kind"] in ("git", "prove") else {}
+        done = self.run("fetch", job={"cache": str(self.cache), **rules, **job})
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert lines, done.stderr
         self.progress = [line["progress"] for line in lines[:-1]]
@@ -323,7 +328,7 @@ def test_http_works_without_credentials_and_says_what_is_refused(tool, repo, git
     (repo / "a.txt").write_text("more\n")
     newest = commit(repo, "more")
     assert tool.fetch(kind="git", url=f"{url}/repo/.git", ref="main")["commit"] == newest
-    for path, code in (("/login/x.git", "denied"), ("/absent.git", "not_found"), ("/away/repo/.git", "unreachable")):
+    for path, code in (("/login/x.git", "denied"), ("/absent.git", "not_found"), ("/away/repo/.git", "denied")):
         with pytest.raises(Failure) as failed:
             tool.fetch(kind="git", url=url + path, ref=None)
         assert failed.value.code == code, (path, failed.value.text)
@@ -345,7 +350,7 @@ def test_a_killed_fetch_takes_its_children_with_it(tool, repo, tmp_path):
     (bin_dir / "ssh").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pids\nexec cat /dev/zero > /dev/null\n")
     (bin_dir / "ssh").chmod(0o755)
     env = {**tool.env, "PATH": f"{bin_dir}:{tool.env['PATH']}"}
-    job = {"kind": "git", "url": "me@host:x", "ref": None, "cache": str(tool.cache)}
+    job = {"kind": "git", "url": "me@host:x", "ref": None, "cache": str(tool.cache), "rules": OPEN_RULES}
     fetch = subprocess.Popen([tool.path, "fetch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     fetch.stdin.write(json.dumps(job).encode())
     fetch.stdin.close()
@@ -364,7 +369,7 @@ def test_a_fetch_killed_at_any_point_leaves_nothing_that_hurts_the_next_one(tool
     for i in range(300):
         (repo / f"f{i}").write_text(f"{i}\n" * 50)
     wanted = commit(repo, "many")
-    job = json.dumps({"kind": "git", "url": str(repo), "ref": None, "cache": str(tool.cache)}).encode()
+    job = json.dumps({"kind": "git", "url": str(repo), "ref": None, "cache": str(tool.cache), "rules": OPEN_RULES}).encode()
     for lines in range(12):
         fetch = subprocess.Popen([tool.path, "fetch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=tool.env)
         fetch.stdin.write(job)
@@ -410,14 +415,14 @@ def test_what_a_killed_fetch_left_is_cleaned_up(tool, repo):
 
 @pytest.mark.parametrize("url", [
     "ext::sh -c 'touch ran'", "-oProxyCommand=touch ran", "--upload-pack=touch ran", "ssh://-oProxyCommand=touch/x", "ssh://me@-x/y", "-x:y", "host:-x",
-    "fd::3,4", "file::/x", "git://example.org/x", "ftp://example.org/x", "http://u:secret@example.org/x", "https://token@example.org/x", "ssh://u:secret@h/x",
+    "fd::3,4", "file::/x", "git://example.org/x", "ftp://example.org/x", "http://u:pa55w0rd@example.org/x", "https://pa55w0rd@example.org/x", "ssh://u:pa55w0rd@h/x",
     "relative/path", "", "https://example.org/a\nb", "https://example.org/a%0ab", "https://example.org/a%00b", "https://", "https:///x", "file://other/x", "http://ex ample/x",
     "https://example.org/\x1b[2J", "/tmp/a\nb", "x" * 5000,
 ])
 def test_a_hostile_url_is_refused_at_the_door_and_nothing_runs(tool, tmp_path, url):
     done = tool.run("check", job={"kind": "git", "url": url}, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(b"invalid: "), done.stderr
-    assert b"secret" not in done.stderr
+    assert b"pa55w0rd" not in done.stderr
     with pytest.raises(Failure) as failed:
         tool.fetch(kind="git", url=url, ref=None)
     assert failed.value.code == "invalid"

@@ -36,6 +36,28 @@ static void what_is_read_is_written_again(void **state)
 	}
 }
 
+static void what_would_act_on_a_terminal_is_spelled_and_reads_back(void **state)
+{
+	static const struct { const char *raw, *written; } texts[] = {
+		{ "\xc2\x9b" "31m", "\"\\u009b31m\"" },	       /* C1: what ESC [ is, in one character */
+		{ "a\xe2\x80\xae" "b", "\"a\\u202eb\"" },	       /* bidi override */
+		{ "\xe2\x80\xa8\xe2\x81\xa6", "\"\\u2028\\u2066\"" },
+		{ "\xd8\x9c", "\"\\u061c\"" },
+		{ "\xf3\xa0\x81\x81", "\"\\udb40\\udc41\"" },    /* tag */
+		{ "\xc2\xa9\xe2\x82\xac\xd8\xa8\xf3\xa0\x84\x80", "\"\xc2\xa9\xe2\x82\xac\xd8\xa8\xf3\xa0\x84\x80\"" },
+		{ "\x1b\x7f\xc2\x80", "\"\\u001b\\u007f\\u0080\"" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		AUTO_JS struct js *v = js_string(texts[i].raw);
+		AUTO_FREE char *text = js_dump(v);
+		AUTO_JS struct js *again = parse(text);
+		assert_string_equal(text, texts[i].written);
+		assert_true(js_equal(v, again));
+	}
+}
+
 static void pretty_text_is_indented(void **state)
 {
 	AUTO_JS struct js *v = parse("{\"a\":[1,{}],\"b\":[]}");
@@ -252,6 +274,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_read_is_written_again),
+		cmocka_unit_test(what_would_act_on_a_terminal_is_spelled_and_reads_back),
 		cmocka_unit_test(pretty_text_is_indented),
 		cmocka_unit_test(bad_json_is_refused),
 		cmocka_unit_test(a_parse_error_says_where_and_is_safe_to_print),

@@ -1,0 +1,166 @@
+"""Private git hosts that live as long as a test: git's own http-backend behind a login, and an sshd of our own."""
+import base64
+import contextlib
+import http.server
+import os
+import pathlib
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+from e2e_site import ROOT
+
+TOKEN = "ghp-never-to-be-seen-51c0ffee77"
+SSHD = next((p for p in (pathlib.Path("/usr/sbin/sshd"), ROOT / ".sshd/usr/sbin/sshd") if p.exists()), None)
+PORT_TRIES = 20
+START_TIMEOUT_S = 20
+NEUTRAL = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
+
+
+class GitHttp:
+    """Serves the bare repositories below `root`.  With a token it wants it as the password of any user; `before` may answer first."""
+
+    def __init__(self, root, token=None, before=None, tls=None):
+        server = self
+        self.token, self.before, self.seen, self.peers = token, before, [], set()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def refuse(self, status, **headers):
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": "0"}.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.headers.get("Transfer-Encoding") == "chunked":
+                    while (n := int(self.rfile.readline(), 16)):
+                        body += self.rfile.read(n)
+                        self.rfile.readline()
+                    self.rfile.readline()
+                login = self.headers.get("Authorization")
+                server.seen.append((self.command, self.path, login))
+                if server.before and server.before(self):
+                    return
+                if server.token and (not login or base64.b64decode(login.split()[1]).decode().split(":", 1)[1] != server.token):
+                    self.refuse(401, WWW_Authenticate='Basic realm="git"')
+                    return
+                self.backend(body)
+
+            def backend(self, body):
+                path, _, query = self.path.partition("?")
+                env = {**NEUTRAL, "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path, "QUERY_STRING": query,
+                       "REQUEST_METHOD": self.command, "CONTENT_TYPE": self.headers.get("Content-Type", ""), "REMOTE_ADDR": "127.0.0.1",
+                       "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""), "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+                       "GIT_CONFIG_COUNT": "3", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
+                       "GIT_CONFIG_KEY_1": "uploadpack.allowAnySHA1InWant", "GIT_CONFIG_VALUE_1": "true",
+                       "GIT_CONFIG_KEY_2": "uploadpack.allowFilter", "GIT_CONFIG_VALUE_2": "true"}
+                head, _, data = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, timeout=120).stdout.partition(b"\r\n\r\n")
+                lines = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
+                self.send_response(int(lines.pop("Status", "200").split()[0]))
+                for name, value in {**lines, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = answer
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls["cert"], tls["key"])
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port = self.server.server_address[1]
+        self.url = f"{'https://localhost' if tls else 'http://127.0.0.1'}:{self.port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def make_certificate(directory):
+    """For localhost, signed by itself."""
+    cert, key = directory / "tls.crt", directory / "tls.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    return {"cert": str(cert), "key": str(key)}
+
+
+def keygen(path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path], check=True, capture_output=True)
+    return path.read_text()
+
+
+def is_listening(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Sshd:
+    """sshd as an ordinary user, for that user, with a host key and a login key made for the test."""
+
+    def __init__(self, directory, user):
+        self.dir, self.user, self.child = directory, user, None
+        self.key = keygen(directory / "login")
+        keygen(directory / "host")
+        shutil.copy(directory / "login.pub", directory / "authorized")
+        for path in directory.iterdir():
+            os.chown(path, user.pw_uid, user.pw_gid)
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        for _ in range(PORT_TRIES):
+            if self.start(free_port()):
+                return
+        raise AssertionError((directory / "log").read_text())
+
+    def start(self, port):
+        self.port = port
+        config = self.dir / "config"
+        config.write_text(f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {self.dir}/host\nAuthorizedKeysFile {self.dir}/authorized\nStrictModes no\n"
+                          f"UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\nLogLevel VERBOSE\n")
+        identity = {} if os.geteuid() == self.user.pw_uid else {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
+        libraries = [str(p.parent) for p in (ROOT / ".sshd").rglob("libwrap.so.0")]
+        with open(self.dir / "log", "ab") as log:
+            self.child = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                          env={"PATH": "/usr/bin:/bin", "LD_LIBRARY_PATH": ":".join(libraries)}, **identity)
+        until = time.monotonic() + START_TIMEOUT_S
+        while self.child.poll() is None and time.monotonic() < until:
+            if is_listening(port):
+                return True
+            time.sleep(0.01)
+        self.close()
+        return False
+
+    @property
+    def known_hosts(self):
+        kind, key = (self.dir / "host.pub").read_text().split()[:2]
+        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+
+    def url(self, path):
+        return f"ssh://{self.user.pw_name}@127.0.0.1:{self.port}{path}"
+
+    def log(self):
+        return (self.dir / "log").read_text()
+
+    def close(self):
+        if self.child and self.child.poll() is None:
+            self.child.terminate()
+            self.child.wait()

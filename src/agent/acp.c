@@ -36,6 +36,7 @@ static void acp_release(struct agent *a)
 	for (size_t i = 0; i < c->rpc.count; i++)
 		free(c->rpc.calls[i].message);
 	free(c->session);
+	free(c->note);
 	js_free(c->auth_methods);
 	strbuf_release(&c->text);
 	free(c->text_id);
@@ -89,16 +90,36 @@ static void turn_failed(struct acp *c, const char *stop, const struct js *usage)
 	c->reason = interrupted ? "interrupted" : NULL;
 }
 
+static void prompt(struct acp *c, const char *text);
+
+/* Some agents end their turn when they are refused something; a refusal is not meant so. */
+static bool goes_on(struct acp *c, const char *stop)
+{
+	const char *note = c->note ? c->note : "";
+	if (!str_eq(stop, "cancelled") || !c->refused || c->interrupting || c->aborted || c->prompts >= ACP_PROMPTS_MAX)
+		return false;
+	AUTO_FREE char *text = mem_printf("A person refused what you asked leave for.%s%s Go on without it, and say what you assumed. The form of your last message stays "
+		"as it was asked for.", *note ? " They say: " : "", note);
+	prompt(c, text);
+	return true;
+}
+
 static void on_prompted(struct agent *a, const struct rpc_call *call UNUSED, const struct js *result, const char *refused, int64_t code UNUSED)
 {
 	struct acp *c = acp_of(a);
 	const char *stop = js_str_or(result, "stopReason", "without a reason");
 	AUTO_JS struct js *usage = usage_of(result);
 	acp_text_flush(c);
+	if (!refused && goes_on(c, stop))
+		return;
 	if (refused && c->interrupting)
 		turn_failed(c, "cancelled", NULL);
 	else if (refused) {
 		give_up(c, NULL, "The agent could not go on", refused);
+		return;
+	} else if (c->broken) {
+		AUTO_FREE char *words = codex_plain_words(a->last_message ? a->last_message : "its model failed");
+		give_up(c, NULL, "The agent could not go on", words);
 		return;
 	} else if (str_eq(stop, "end_turn"))
 		codex_tell_turn(a, "completed", usage, NULL);
@@ -118,15 +139,22 @@ static struct js *text_prompt(const char *text)
 	return list;
 }
 
-static void begin_turn(struct acp *c)
+static void prompt(struct acp *c, const char *text)
 {
-	AUTO_FREE char *text = mem_printf("%s%s%s", c->agent->run.prompt, final_words, agent_final_schema);
 	struct js *params = js_object();
 	js_set_str(params, "sessionId", c->session);
 	js_set(params, "prompt", text_prompt(text));
 	c->prompting = true;
-	agent_set_progress(c->agent, "working");
+	c->refused = false;
+	c->prompts++;
 	rpc_call(&c->rpc, "session/prompt", params, on_prompted, NULL);
+}
+
+static void begin_turn(struct acp *c)
+{
+	AUTO_FREE char *text = mem_printf("%s%s%s", c->agent->run.prompt, final_words, agent_final_schema);
+	agent_set_progress(c->agent, "working");
+	prompt(c, text);
 	if (c->interrupting)
 		acp_cancel(c);
 }
@@ -252,8 +280,6 @@ static void on_steered(struct agent *a, const struct rpc_call *call, const struc
 	const char *why = refused ? refused : str_eq(js_str(result, "outcome"), "promptRequired") ? "no turn was running any more" : NULL;
 	if (call->message)
 		a->sink.said(a->sink.ctx, call->message, why);
-	else if (why)
-		codex_tell_warning(a, why);
 }
 
 void acp_steer(struct acp *c, const char *message_id, const char *text)

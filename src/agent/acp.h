@@ -10,6 +10,7 @@
 #define ACP_ASKS_MAX 64	  /* requests that wait for a person */
 #define ACP_TOOLS_MAX 64  /* tool calls that have begun and not ended */
 #define ACP_FORM_MAX 20	  /* questions of one form; options of one question */
+#define ACP_PROMPTS_MAX 20 /* of one turn: its own, and those that make an agent go on that stops at a refusal */
 #define ACP_WORKSPACE "/workspace"
 
 struct acp_tool {
@@ -40,6 +41,10 @@ struct acp {
 	bool can_load, can_resume, can_steer;
 	bool authenticated; /* it was tried */
 	bool prompting, interrupting, aborted;
+	bool broken; /* it says, in its own way, that its model failed, and will call the turn ended all the same */
+	bool refused; /* a person said no since the turn's newest prompt */
+	char *note;   /* what they said besides */
+	int prompts;
 	int64_t last_ask;
 	struct acp_ask asks[ACP_ASKS_MAX];
 	size_t ask_count;

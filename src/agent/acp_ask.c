@@ -344,7 +344,12 @@ bool acp_request(struct agent *a, const char *method, const struct js *id, const
 static void pass_note(struct acp *c, const struct js *decision)
 {
 	const char *note = js_str(decision, "note");
-	if (str_empty(note) || !says(decision, "reject") || !c->can_steer)
+	c->refused = c->refused || says(decision, "reject") || says(decision, "expire");
+	if (str_empty(note) || !says(decision, "reject"))
+		return;
+	free(c->note);
+	c->note = mem_strdup(note);
+	if (!c->can_steer)
 		return;
 	AUTO_FREE char *text = mem_printf("The person who refused it says: %s", note);
 	acp_steer(c, NULL, text);

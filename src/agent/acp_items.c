@@ -76,7 +76,7 @@ static void refresh_open_command(struct acp *c)
 	free(c->agent->open_command);
 	c->agent->open_command = NULL;
 	for (size_t i = c->tool_count; i-- > 0 && !c->agent->open_command;)
-		if (is_kind(&c->tools[i], "execute") && !c->tools[i].asked)
+		if (is_kind(&c->tools[i], "execute") && !c->tools[i].asked && (c->tools[i].told || js_len(c->tools[i].input)))
 			c->agent->open_command = mem_strdup(acp_tool_command(&c->tools[i]));
 }
 
@@ -299,6 +299,8 @@ static bool on_update(struct acp *c, const struct js *update)
 		on_chunk(c, update, str_eq(kind, "agent_thought_chunk"));
 		return true;
 	}
+	if (str_eq(js_text(js_path(update, "_meta.codex.threadStatus.type")), "systemError"))
+		c->broken = true;
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (str_eq(known[i], kind))
 			return true;

@@ -46,7 +46,7 @@ static enum fit word_fits(const char *pattern, const struct shell_word *w)
 		return glob_word(pattern, w->text) ? FIT_YES : FIT_NO;
 	if (w->open == SHELL_ONE && str_eq(pattern, "*"))
 		return FIT_YES;
-	return w->open == SHELL_MANY || may_begin(pattern, w) ? FIT_PERHAPS : FIT_NO;
+	return (w->open == SHELL_MANY && w->fixed == 0) || may_begin(pattern, w) ? FIT_PERHAPS : FIT_NO;
 }
 
 static const char *base_name(const char *path)
@@ -60,6 +60,8 @@ static enum fit head_fits(const char *pattern, const struct shell_word *w, bool 
 {
 	enum fit fit = word_fits(pattern, w);
 	const char *base = base_name(w->text);
+	if (deny && w->open != SHELL_PLAIN && memchr(w->text, '/', w->fixed))
+		return FIT_PERHAPS;
 	if (fit != FIT_NO || w->open != SHELL_PLAIN || base == w->text)
 		return fit;
 	for (size_t i = 0; !deny && system_dirs[i]; i++)
@@ -81,10 +83,8 @@ static enum fit words_fit(const struct policy_rule *r, const struct words *w)
 		const struct shell_word *word = word_at(w, i);
 		fit = less(fit, i == 0 ? head_fits(r->words[i], word, w->deny) : word_fits(r->words[i], word));
 		/* Any number of words may come here. A beginning that is known must fit still. */
-		if (word->open == SHELL_MANY)
-			return fit != FIT_NO && (word->fixed == 0 || may_begin(r->words[i], word)) ? FIT_PERHAPS : FIT_NO;
-		if (fit == FIT_NO)
-			return FIT_NO;
+		if (fit == FIT_NO || word->open == SHELL_MANY)
+			return fit;
 	}
 	if (i < r->word_count)
 		return w->more ? FIT_PERHAPS : FIT_NO;
@@ -99,8 +99,16 @@ static enum fit command_fits_at(const struct policy_rule *r, const struct shell_
 	return words_fit(r, &w);
 }
 
+/* A locale says what the bytes of a line are: only those that read them as we did. */
+static bool is_known_locale(const char *value)
+{
+	return str_eq(value, "") || str_eq(value, "C") || str_eq(value, "POSIX") || str_ends(value, ".UTF-8") || str_ends(value, ".utf8");
+}
+
 static bool is_harmless(const struct shell_word *w)
 {
+	if ((str_starts(w->text, "LC_") || str_starts(w->text, "LANG")) && (w->open != SHELL_PLAIN || !is_known_locale(w->text + w->assign + 1)))
+		return false;
 	for (size_t i = 0; harmless[i]; i++)
 		if (strlen(harmless[i]) == w->assign && memcmp(harmless[i], w->text, w->assign) == 0)
 			return true;

@@ -29,7 +29,7 @@ static const struct through {
 
 /* Commands that run others in ways which are not looked through, or that change how a shell reads what follows. */
 static const char *const hiding[] = { "exec", "source", ".", "enable", "hash", "shopt", "coproc", "bind", "complete", "compgen", "mapfile", "readarray", "fc", "let", "declare", "typeset",
-	"local", "unalias", "xargs", "sudo", "doas", "pkexec", "setpriv", "chroot", "unshare", "nsenter", "bwrap", "firejail", "proot", "fakeroot", "systemd-run", "chrt", "taskset",
+	"local", "read", "getopts", "unalias", "xargs", "sudo", "doas", "pkexec", "setpriv", "chroot", "unshare", "nsenter", "bwrap", "firejail", "proot", "fakeroot", "systemd-run", "chrt", "taskset",
 	"numactl", "setarch", "strace", "ltrace", "gdb", "perf", "valgrind", "faketime", "unbuffer", "expect", "rlwrap", "entr", "start-stop-daemon", "dbus-run-session",
 	"ssh-agent", "socat", "at", "batch", "crontab", NULL };
 /* The same, and any of their words may be a whole line. */
@@ -37,7 +37,7 @@ static const char *const hiding_lines[] = { "eval", "trap", "alias", "su", "runu
 	"mksh", "fish", "csh", "tcsh", "rbash", NULL };
 static const char *const shells[] = { "bash", "sh", "dash", NULL };
 /* Builtins that compute what stands between [ and ] of a variable's name, commands in there included. */
-static const char *const computing[] = { "test", "[", "printf", "read", "unset", "wait", "getopts", "export", "readonly", NULL };
+static const char *const computing[] = { "test", "[", "printf", "unset", "wait", "export", "readonly", NULL };
 static const char *const system_dirs[] = { "/bin/", "/usr/bin/", "/usr/local/bin/", "/sbin/", "/usr/sbin/", NULL };
 
 /* Options by which a program runs others. */
@@ -391,6 +391,8 @@ static bool changes_options(const struct shell_command *c)
 static void check_words(struct shell_split *out, const struct shell_command *c, const char *name)
 {
 	bool later = is_one_of(name, computing) && may_compute(c);
+	if (str_eq(name, "printf") && c->count > c->assigns + 1 && str_starts(c->words[c->assigns + 1].text, "-v"))
+		shell_doubt(out, "a variable is set"); /* PATH, for example */
 	for (size_t i = 0; i < c->assigns && !later; i++)
 		later = has_substitution(&c->words[i]);
 	if (later)

@@ -2,9 +2,11 @@
 import json
 import subprocess
 
+import pytest
 from agent_site import TURN_S, Turn, Worker
 
 ALWAYS = ("--approvals", "always")
+ON_REQUEST = ("--approvals", "on-request")
 
 
 def text(worker, name):
@@ -17,11 +19,10 @@ class Stories:
     adapter = None
     settings = {}
     asks_for_commands = True  # some ask only for what changes files
-    knows_exit_codes = True
-    resumes = True
+    after_refusal = "success"  # some end their turn
+    patches_of_a_session = 1   # that are asked for when the first is approved for all of it
     steers = True
     questions = True
-    forces_final = False  # the final answer's form
 
     def worker_of(self, model):
         return Worker(model, self.adapter)
@@ -56,10 +57,25 @@ class Stories:
     def test_a_command_is_told_as_started_when_it_was_approved_and_not_before(self, worker):
         turn = self.turn(worker, "[agents approve]", *ALWAYS, decide="approve")
         story = [name for name in turn.story() if name.startswith(("ask command", "command"))]
-        assert story == ["ask command"] * self.asks_for_commands + ["command.started", "command.finished"]
+        if self.asks_for_commands:  # else its own walls have stopped it, and it says nothing of that
+            assert story == ["ask command", "command.started", "command.finished"]
+            assert turn.data("command.finished")[0]["exit_code"] == 3 and text(worker, "made.txt") == "made\n"
+
+    def test_commands_are_told(self, worker):
+        turn = self.turn(worker, "[agents approve]")
+        assert [name for name in turn.story() if name.startswith("command")] == ["command.started", "command.finished"]
         done = turn.data("command.finished")[0]
-        if self.asks_for_commands:  # else its own walls have stopped it
-            assert done["exit_code"] == (3 if self.knows_exit_codes else None) and text(worker, "made.txt") == "made\n"
+        assert (done["command"], done["exit_code"], done["status"]) == ("echo made > made.txt; exit 3", 3, "failed") and turn.running == ["echo made > made.txt; exit 3", ""]
+
+    def test_what_is_refused_is_not_done_and_the_agent_goes_on(self, worker):
+        for words in ("reject", "expire"):
+            turn = self.turn(worker, "[agents reject]", *ALWAYS, decide=words)
+            assert turn.outcome["outcome"] == self.after_refusal and text(worker, "added.txt") is None, turn.outcome
+
+    def test_what_is_approved_for_the_session_is_not_asked_again(self, worker):
+        turn = self.turn(worker, "[agents approve]", *ON_REQUEST, decide="approve session")
+        assert turn.outcome["outcome"] == "success" and text(worker, "added.txt") == "one line\nthree\n"
+        assert [a["ask"] for a in turn.asks].count("patch") == self.patches_of_a_session
 
     def test_the_plan_is_told_with_ids_that_stay(self, worker):
         turn = self.turn(worker, "[agents approve]", *ALWAYS, decide="approve")
@@ -129,6 +145,8 @@ class Stories:
             assert said[0].get("refused") is None and turn.outcome["final"]["summary"] == "It was steered.", (said, turn.outcome)
 
     def test_a_question_is_answered_by_an_option(self, worker):
+        if not self.questions:
+            pytest.skip("it has no way to ask")
         turn = self.turn(worker, "[agents question]", decide="answer: blue")
         assert turn.outcome["outcome"] == "success" and turn.outcome["final"]["summary"] == "The door is blue.", turn.outcome
         question = turn.asks[0]["data"]["questions"][0]
@@ -136,11 +154,13 @@ class Stories:
         assert [o["label"] for o in question["options"]] == ["red", "blue"] and question["free_text"] is True
 
     def test_a_question_is_answered_in_own_words(self, worker):
+        if not self.questions:
+            pytest.skip("it has no way to ask")
         turn = self.turn(worker, "[agents question-free]", decide="answer: Rumpelstilzchen")
         assert turn.outcome["outcome"] == "success" and turn.outcome["final"]["summary"] == "It has a name.", turn.outcome
 
     def test_a_question_that_nobody_answers_lets_the_agent_go_on(self, worker):
-        for words in ("reject: ask somebody else", "expire"):
+        for words in ("reject", "expire") if self.questions else ():
             turn = self.turn(worker, "[agents question-refused]", decide=words)
             assert turn.outcome["outcome"] == "success" and turn.outcome["final"]["summary"] == "It went on.", turn.outcome
 

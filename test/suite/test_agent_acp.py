@@ -30,6 +30,7 @@ class TestCodexAcp(Acp):
     adapter = "codex-acp"
     settings = {"path": str(CODEX_ACP)}
     asks_for_commands = False
+    questions = False
 
 
 class TestClaudeAcp(Acp):

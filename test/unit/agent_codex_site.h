@@ -1,4 +1,4 @@
-/* A place for the unit tests of adapter `codex`: what it told, asked and sent, and the recorded sessions. */
+/* A place for the unit tests of adapters that are spoken with, first of all `codex`: what it told, asked and sent, and the recorded sessions. */
 #pragma once
 #include "agent/agent.h"
 #include "base/cleanup.h"
@@ -12,6 +12,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+
+#ifndef SITE_ADAPTERS_DATA /* the directory below test/data of another adapter's recordings */
+#define SITE_ADAPTERS_DATA "codex"
+#define SITE_IS_CODEX
+#endif
 
 #define LINES_MAX 128
 #define ASKS_MAX 256
@@ -111,7 +116,7 @@ struct recording {
 
 static inline void recording_open(struct recording *r, const char *name)
 {
-	AUTO_FREE char *path = mem_printf("%s/test/data/codex/%s.jsonl", getenv("SIGNALBOX_SOURCE"), name);
+	AUTO_FREE char *path = mem_printf("%s/test/data/" SITE_ADAPTERS_DATA "/%s.jsonl", getenv("SIGNALBOX_SOURCE"), name);
 	*r = (struct recording){ .text = STRBUF_INIT };
 	assert_int_equal(file_read(path, 1 << 20, &r->text, NULL), ERR_OK);
 	for (char *save = NULL, *line = strtok_r(r->text.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -130,6 +135,7 @@ static inline void feed(struct agent *a, const char *line)
 	agent_line(a, line, strlen(line));
 }
 
+#ifdef SITE_IS_CODEX
 static inline int make_settings(void **state)
 {
 	(void)state;
@@ -163,3 +169,4 @@ static const struct {
 	{ "interrupted", "always", NULL, "run.session ask command agent.raw run.turn withdraw ", AGENT_FAILED }, /* raw: the reply to an interrupt that is not made here */
 	{ "failed", "never", NULL, "run.session agent.error run.turn ", AGENT_FAILED },
 };
+#endif

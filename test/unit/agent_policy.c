@@ -112,7 +112,7 @@ static void what_is_not_certain_says_so_and_shows_what_can_be_seen(void **state)
 		{ "a &&", "?a" }, { "&& a", "?a" }, { "a | | b", "?a\nb" }, { "a ;; b", "?a\nb" }, { ";", "?" }, { "!", "?" }, { "time", "?" }, { "a & & b", "?a\nb" }, { "a &\\\n& b", "?a\nb" }, { "a | time b", "?a\nb" },
 		{ "a ${X:-$(git push)}", "?git|push\na|**${X:-}" }, { "a ${X@P}", "?a|**${X@P}" }, { "a $((1+b))", "?1+b\na|**" }, { "a $[1]", "?a|**$[1]" }, { "a $\"b\"", "?a|**$b" }, { "a $\\\n(b)", "?a|**$\nb" },
 		{ "a[1]=x b", "?**a[1]=x|b" }, { "a[x b", "?a[x|b" }, { "A=(x y) b", "?A=\nx|y\nb" }, { "a ++(x)", "?a|++\nx" }, { "%1", "?%1" }, { "$'\\x00' a", "?|a" }, { "$'\\u0067it'", "?\\u0067it" },
-		{ "PS4='$(git push)' a", "?PS4=$(git push)|a" }, { "test -v 'a[$(x)]'", "?test|-v|a[$(x)]" }, { "printf -v \"$X\" y", "?printf|-v|*$X|y" }, { "[ $X = a ]", "?[|**$X|=|a|]" }, { "let a=1", "?let|a=1" }, { "declare -i x=1", "?declare|-i|x=1" },
+		{ "PS4='$(git push)' a", "?PS4=$(git push)|a" }, { "test -v 'a[$(x)]'", "?test|-v|a[$(x)]" }, { "printf -v \"$X\" y", "?printf|-v|*$X|y" }, { "printf -v PATH x; make", "?printf|-v|PATH|x\nmake" }, { "read PATH; make", "?read|PATH\nmake" }, { "getopts a b", "?getopts|a|b" }, { "[ $X = a ]", "?[|**$X|=|a|]" }, { "let a=1", "?let|a=1" }, { "declare -i x=1", "?declare|-i|x=1" },
 		{ "set -x", "?set|-x" }, { "set -k", "?set|-k" }, { "shopt -s extglob", "?shopt|-s|extglob" }, { "hash -p /tmp/x make", "?hash|-p|/tmp/x|make" }, { "enable -f x y", "?enable|-f|x|y" }, { "mapfile -C x", "?mapfile|-C|x" },
 		{ "a\001b", "?" }, { "export $X", "?export|**$X" },
 	};
@@ -244,7 +244,8 @@ static void rules_decide_commands_in_their_order(void **state)
 		{ "run x", "allow:one" }, { "run 'x y'", "allow:one" }, { "run \"$X\"", "allow:one" }, { "run $X", "ask" }, { "run x y", "ask" }, { "run", "ask" }, { "run *.c", "ask" }, { "run a{b,c}", "ask" }, { "run ~", "allow:one" },
 		{ "npm run test:unit", "allow:unit" }, { "npm run test:", "allow:unit" }, { "npm run test", "ask" }, { "npm run test:$X", "ask" }, { "npm run \"test:$X\"", "ask" },
 		{ "CI=1 make test", "allow:tests" }, { "CI=1 TZ=UTC git status", "allow:git" }, { "PATH=/tmp make test", "ask" }, { "LD_PRELOAD=x make test", "ask" }, { "GIT_SSH_COMMAND=x git fetch", "ask" }, { "CC=gcc make test", "allow:cc" },
-		{ "CC=gcc PATH=x make test", "ask" }, { "env PATH=. make test", "ask" }, { "CI=1; make test", "allow:tests" }, { "PATH=.; make test", "ask" }, { "CI=1", "ask" }, { "CI=1 bash -c 'make test'", "allow:tests" },
+		{ "CC=gcc PATH=x make test", "ask" }, { "LC_ALL=C LANG=de_DE.UTF-8 make test", "allow:tests" }, { "LC_ALL=ja_JP.SJIS make test", "ask" }, { "LANG=$X make test", "ask" },
+		{ "/usr/bin/gi? push", "ask" }, { "/opt/*/git push", "ask" }, { "git pu$X", "ask" }, { "git pull$X", "allow:git" }, { "env PATH=. make test", "ask" }, { "CI=1; make test", "allow:tests" }, { "PATH=.; make test", "ask" }, { "CI=1", "ask" }, { "CI=1 bash -c 'make test'", "allow:tests" },
 		{ "BASH_ENV=x bash -c 'make test'", "ask" }, { "export PATH=.; make test", "ask" }, { "cd /tmp && make test", "ask" }, { "bash -c 'make test' x", "ask" }, { "bash -c \"$X\"", "ask" }, { "", "ask" }, { "# make test", "ask" },
 		{ "'make test'", "ask" }, { "make 'test", "ask" }, { "make test &", "allow:tests" }, { "(make test)", "allow:tests" }, { "{ make test; }", "allow:tests" }, { "! make test", "allow:tests" }, { "time make test", "allow:tests" },
 		{ "alias make=x; make test", "ask" }, { "make() { x; }; make test", "ask" }, { "hash -p /tmp/x make; make test", "ask" }, { "source x; make test", "ask" }, { "exec make test", "ask" }, { "trap 'x' EXIT; make test", "ask" },
@@ -259,7 +260,7 @@ static void who_is_never_asked_gets_what_no_rule_may_refuse(void **state)
 {
 	static const struct split_case cases[] = {
 		{ "make test", "allow:tests" }, { "ls > f", "allow:never ask" }, { "git push", "deny:no-push" }, { "git $X", "deny:no-push" }, { "$X push", "deny:no-push" }, { "xargs git", "deny:no-push" },
-		{ "echo $(git push)", "deny:no-push" }, { "if a; then b; fi", "allow:never ask" }, { "cat <<E\nx\nE", "allow:never ask" }, { "git log $X", "allow:git" }, { "'unclosed", "allow:never ask" },
+		{ "echo $(git push)", "deny:no-push" }, { "if a; then b; fi", "allow:never ask" }, { "cat <<E\nx\nE", "allow:never ask" }, { "git log $X", "allow:git" }, { "/usr/bin/gi? push", "deny:no-push" }, { "ma?e push", "allow:never ask" }, { "'unclosed", "allow:never ask" },
 	};
 	(void)state;
 	check_commands("{" RULES "}", cases, sizeof(cases) / sizeof(cases[0]));

@@ -202,7 +202,7 @@ static enum err_code check_all(struct conf *c, struct error *e)
 	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "server", "source", "cache", "client", "run", NULL }; /* the last two are the command line's own */
 	static const char *const model[] = { "default_provider", "default_model", "providers", NULL };
 	static const char *const provider[] = { "base_url", "key", "key_env", "key_file", "wire", NULL };
-	static const char *const agent[] = { "adapter", "command", "model", "env", "path", NULL };
+	static const char *const agent[] = { "adapter", "command", "model", "env", "path", "config", NULL };
 	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", "approvals", NULL };
 	static const char *const sandbox[] = { "uid", "gid", "layers", NULL };
 	static const char *const codex[] = { "path", NULL };

@@ -57,7 +57,8 @@ MUST_USE enum err_code core_message(struct core *c, const char *who, const char 
 /* Asks a running turn to end; the task then is CANCELED (interrupted), its workspace kept, and goes on with a message. */
 MUST_USE enum err_code core_interrupt(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 struct gate_filter { const char *state, *task, *after; int64_t limit; }; /* NULL: any */
-MUST_USE enum err_code core_gates(struct core *c, const struct gate_filter *f, struct js **ret_list, struct error *e);
+/* {data, next_cursor} as JSON text, newest first. */
+MUST_USE enum err_code core_gates(struct core *c, const struct gate_filter *f, struct strbuf *ret_text, struct error *e);
 MUST_USE enum err_code core_gate(struct core *c, const char *id, struct js **ret, struct error *e);
 /* {decision, scope, answer, note}. The same again is ERR_OK with the first outcome; ERR_CONFLICT says who settled it when; ERR_UNPROCESSABLE where it does not fit. */
 MUST_USE enum err_code core_decide(struct core *c, const char *who, const char *gate, const struct js *body, struct js **ret_gate, struct error *e);

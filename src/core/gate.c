@@ -75,64 +75,120 @@ struct gates_look {
 	const char *id;
 	struct js *out;
 	char task[ID_SIZE], next[ID_SIZE];
+	struct strbuf text;
 };
 
-static enum err_code list_ids(struct db_conn *c, struct gates_look *l, char (*ids)[ID_SIZE], size_t max, size_t *ret_n, struct error *e)
+/* A list of a thousand is asked for again and again: its texts are JSON already, and are put together as they are. */
+static void add_text(struct strbuf *out, const char *key, const char *text)
 {
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(c, str_eq(l->filter->state, "blocked")
-		? "SELECT id FROM gates WHERE state='blocked' AND ?1 IS NOT NULL AND (?2 IS NULL OR task=?2) AND (?3 IS NULL OR id<?3) ORDER BY id DESC LIMIT ?4"
-		: "SELECT id FROM gates WHERE (?1 IS NULL OR state=?1) AND (?2 IS NULL OR task=?2) AND (?3 IS NULL OR id<?3) ORDER BY id DESC LIMIT ?4", &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, l->filter->state);
-	db_bind_text(s, 2, l->filter->task ? l->task : NULL);
-	db_bind_text(s, 3, l->filter->after);
-	db_bind_int(s, 4, (int64_t)max);
-	while (!(rc = db_step(s, &row, e)) && row && *ret_n < max)
-		snprintf(ids[(*ret_n)++], ID_SIZE, "%s", db_text(s, 0));
-	db_done(s);
-	return rc;
+	size_t plain = text ? strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-+ ") : 0;
+	strbuf_addf(out, ",\"%s\":", key);
+	if (text && !text[plain]) {
+		strbuf_addf(out, "\"%s\"", text);
+		return;
+	}
+	AUTO_JS struct js *v = js_string(text);
+	js_dump_to(v, out);
+}
+
+static void add_time(struct strbuf *out, const char *key, int64_t ms)
+{
+	char text[RFC3339_SIZE];
+	if (ms)
+		clock_rfc3339(ms, text);
+	add_text(out, key, ms ? text : NULL);
+}
+
+static void add_js(struct strbuf *out, const char *key, struct js *taken)
+{
+	AUTO_JS struct js *v = taken;
+	strbuf_addf(out, ",\"%s\":", key);
+	js_dump_to(v, out);
+}
+
+static const char list_sql_open[] = "SELECT g.id, g.task, t.name, g.run, g.kind, g.state, g.data, g.created_at, g.deadline_at, g.settled_at, g.delivered_at, g.actor, g.decision"
+	" FROM gates g JOIN tasks t ON t.id=g.task WHERE g.state='blocked' AND ?1 IS NOT NULL AND (?2 IS NULL OR g.task=?2) AND (?3 IS NULL OR g.id<?3) ORDER BY g.id DESC LIMIT ?4";
+static const char list_sql_any[] = "SELECT g.id, g.task, t.name, g.run, g.kind, g.state, g.data, g.created_at, g.deadline_at, g.settled_at, g.delivered_at, g.actor, g.decision"
+	" FROM gates g JOIN tasks t ON t.id=g.task WHERE (?1 IS NULL OR g.state=?1) AND (?2 IS NULL OR g.task=?2) AND (?3 IS NULL OR g.id<?3) ORDER BY g.id DESC LIMIT ?4";
+
+/* What holds a secret, or is of the first release, is read and changed first. */
+static void add_row(struct strbuf *out, struct db_stmt *s)
+{
+	const char *run = db_text(s, 3), *data = db_text(s, 6), *decision = db_text(s, 12);
+	const char *dot = run ? strchr(run, '.') : NULL, *last = run ? strrchr(run, '.') : NULL;
+	AUTO_FREE char *worker = dot && last > dot ? mem_strndup(dot + 1, (size_t)(last - dot - 1)) : NULL;
+	bool special = strstr(data, "\"questions\"") != NULL;
+	AUTO_JS struct js *read = special || strstr(data, "\"at_deadline\"") ? js_parse(data, strlen(data), NULL) : NULL;
+	strbuf_addf(out, "{\"id\":\"%s\"", db_text(s, 0));
+	add_text(out, "task", db_text(s, 1));
+	add_text(out, "name", db_text(s, 2));
+	add_text(out, "run", run);
+	add_text(out, "worker", worker);
+	add_text(out, "kind", db_text(s, 4));
+	add_text(out, "state", db_text(s, 5));
+	if (special)
+		add_js(out, "data", data_shown(read));
+	else
+		strbuf_addf(out, ",\"data\":%s", data);
+	add_time(out, "created_at", db_int(s, 7));
+	add_time(out, "deadline_at", db_int(s, 8));
+	add_text(out, "at_deadline", js_str(read, "at_deadline"));
+	add_time(out, "settled_at", db_int(s, 9));
+	add_time(out, "delivered_at", db_int(s, 10));
+	add_text(out, "actor", db_text(s, 11));
+	AUTO_JS struct js *decided = special && decision ? js_parse(decision, strlen(decision), NULL) : NULL;
+	if (decided)
+		add_js(out, "decision", gate_decision_shown(read, decided));
+	else
+		strbuf_addf(out, ",\"decision\":%s", decision ? decision : "null");
+	strbuf_addc(out, '}');
 }
 
 static enum err_code list_op(struct db_conn *c, void *arg, struct error *e)
 {
 	struct gates_look *l = arg;
-	size_t n = 0, max = l->filter->limit > 0 && l->filter->limit < GATES_PAGE_MAX ? (size_t)l->filter->limit : GATES_PAGE_MAX;
-	AUTO_FREE char *room = mem_alloc((max + 1) * ID_SIZE);
-	char (*ids)[ID_SIZE] = (void *)room;
-	enum err_code rc = l->filter->task ? task_find(c, l->filter->task, NULL, l->task, e) : ERR_OK;
+	const struct gate_filter *f = l->filter;
+	struct db_stmt *s;
+	bool row = false;
+	int64_t n = 0, max = f->limit > 0 && f->limit < GATES_PAGE_MAX ? f->limit : GATES_PAGE_MAX;
+	enum err_code rc = f->task ? task_find(c, f->task, NULL, l->task, e) : ERR_OK;
 	if (!rc)
-		rc = list_ids(c, l, ids, max, &n, e);
-	for (size_t i = 0; i < n && !rc; i++) {
-		AUTO_GATE struct gate_row g = { 0 };
-		rc = gate_load(c, ids[i], &g, e);
-		if (!rc)
-			js_push(l->out, gate_to_js(&g));
+		rc = db_prepare(c, str_eq(f->state, "blocked") ? list_sql_open : list_sql_any, &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, f->state);
+	db_bind_text(s, 2, f->task ? l->task : NULL);
+	db_bind_text(s, 3, f->after);
+	db_bind_int(s, 4, max);
+	while (!(rc = db_step(s, &row, e)) && row) {
+		if (n++)
+			strbuf_addc(&l->text, ',');
+		add_row(&l->text, s);
+		snprintf(l->next, sizeof(l->next), "%s", db_text(s, 0));
 	}
-	if (!rc && n == max)
-		snprintf(l->next, sizeof(l->next), "%s", ids[n - 1]);
+	db_done(s);
+	if (n < max)
+		l->next[0] = 0;
 	return rc;
 }
 
-enum err_code core_gates(struct core *c, const struct gate_filter *f, struct js **ret_list, struct error *e)
+enum err_code core_gates(struct core *c, const struct gate_filter *f, struct strbuf *ret_text, struct error *e)
 {
 	static const char *const states[] = { "blocked", "approved", "rejected", "answered", "expired", "canceled" };
-	struct gates_look l = { .core = c, .filter = f, .out = js_array() };
+	struct gates_look l = { .core = c, .filter = f };
 	bool known = !f->state;
 	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
 		known = known || str_eq(f->state, states[i]);
+	strbuf_adds(&l.text, "{\"data\":[");
 	enum err_code rc = known ? db_read(c->db, list_op, &l, e)
 				 : error_set(e, ERR_INVALID, "state '%.40s': expected blocked, approved, rejected, answered, expired or canceled", f->state);
-	if (rc) {
-		js_free(l.out);
-		return rc;
-	}
-	*ret_list = js_object();
-	js_set(*ret_list, "data", l.out);
-	js_set(*ret_list, "next_cursor", l.next[0] ? js_string(l.next) : js_null());
-	return ERR_OK;
+	strbuf_adds(&l.text, "]");
+	add_text(&l.text, "next_cursor", l.next[0] ? l.next : NULL);
+	strbuf_addc(&l.text, '}');
+	if (!rc)
+		strbuf_add(ret_text, l.text.data, l.text.len);
+	strbuf_release(&l.text);
+	return rc;
 }
 
 static enum err_code one_op(struct db_conn *c, void *arg, struct error *e)
@@ -156,70 +212,15 @@ enum err_code core_gate(struct core *c, const char *id, struct js **ret, struct 
 	return rc;
 }
 
-/* ---- secrets */
-
-typedef enum err_code text_fn(struct core *c, const char *text, char **ret, struct error *e);
-
-static enum err_code seal_one(struct core *c, const char *text, char **ret, struct error *e UNUSED)
-{
-	*ret = seal_text(c->seal_key, text);
-	return ERR_OK;
-}
-
-static enum err_code reveal_one(struct core *c, const char *text, char **ret, struct error *e)
-{
-	return seal_reveal(c->seal_key, text, ret, e);
-}
-
-/* Every text of the answers to `question` is replaced by what fn makes of it. */
-static enum err_code change_answers(struct core *c, struct js *answers, const char *question, text_fn *fn, struct error *e)
-{
-	const struct js *texts = js_get(answers, question);
-	AUTO_JS struct js *changed = js_array();
-	for (size_t i = 0; i < js_len(texts); i++) {
-		char *text = NULL;
-		enum err_code rc = fn(c, js_text(js_at(texts, i)) ? js_text(js_at(texts, i)) : "", &text, e);
-		if (rc)
-			return rc;
-		js_push_str(changed, text);
-		seal_forget(text);
-	}
-	if (texts)
-		js_set(answers, question, js_ref(changed));
-	return ERR_OK;
-}
-
-static enum err_code change_secrets(struct core *c, const struct js *data, struct js *decision, text_fn *fn, struct error *e)
-{
-	const struct js *questions = js_get(data, "questions");
-	enum err_code rc = ERR_OK;
-	for (size_t i = 0; !rc && i < js_len(questions); i++) {
-		const struct js *q = js_at(questions, i);
-		if (js_flag(q, "secret", false) && js_str(q, "id") && js_get(decision, "answers"))
-			rc = change_answers(c, js_get(decision, "answers"), js_str(q, "id"), fn, e);
-	}
-	return rc;
-}
-
-struct unseal {
+struct one_gate {
 	const char *gate;
 	struct gate_row row;
 };
 
 static enum err_code load_gate_op(struct db_conn *conn, void *arg, struct error *e)
 {
-	struct unseal *u = arg;
+	struct one_gate *u = arg;
 	return gate_load(conn, u->gate, &u->row, e);
-}
-
-enum err_code gate_unseal(struct core *c, struct js *decision, struct error *e)
-{
-	struct unseal u = { .gate = js_str_or(decision, "gate", "") };
-	enum err_code rc = db_read(c->db, load_gate_op, &u, e);
-	if (!rc)
-		rc = change_secrets(c, u.row.data, decision, reveal_one, e);
-	gate_row_release(&u.row);
-	return rc;
 }
 
 /* ---- decided */
@@ -257,7 +258,7 @@ static enum err_code compare(struct core *c, const struct gate_row *g, const str
 {
 	static const char *const members[] = { "decision", "scope", "answers", "content", "note" };
 	AUTO_JS struct js *was = winner ? js_copy(winner) : js_object();
-	bool same = change_secrets(c, g->data, was, reveal_one, NULL) == ERR_OK;
+	bool same = gate_reveal(c, g->data, was, NULL) == ERR_OK;
 	for (size_t i = 0; same && i < ARRAY_SIZE(members); i++) {
 		const struct js *a = js_get(was, members[i]), *b = js_get(checked, members[i]);
 		same = !a == !b && (!a || js_equal(a, b));
@@ -274,7 +275,7 @@ static enum err_code settle(struct core *c, const struct gate_row *g, const stru
 	AUTO_FREE char *dir = core_task_dir(c, g->task);
 	AUTO_JS struct js *decision = gate_decision_make(g->id, checked, who);
 	bool won = false;
-	enum err_code rc = change_secrets(c, g->data, decision, seal_one, e);
+	enum err_code rc = gate_seal(c, g->data, decision, e);
 	if (!rc)
 		rc = gatefile_dirs(dir, c->root ? c->uid : (uid_t)-1, c->gid, e);
 	if (!rc)
@@ -287,7 +288,7 @@ static enum err_code decide(struct core *c, const char *who, const struct gate_r
 	AUTO_JS struct js *checked = NULL;
 	AUTO_JS struct js *winner = NULL;
 	AUTO_JS struct js *data = data_shown(g->data);
-	struct unseal after = { .gate = g->id };
+	struct one_gate after = { .gate = g->id };
 	enum err_code rc = decision_check(g->kind, data, body, &checked, e);
 	if (rc)
 		return rc;
@@ -306,7 +307,7 @@ static enum err_code decide(struct core *c, const char *who, const struct gate_r
 
 enum err_code core_decide(struct core *c, const char *who, const char *gate, const struct js *body, struct js **ret_gate, struct error *e)
 {
-	struct unseal u = { .gate = gate };
+	struct one_gate u = { .gate = gate };
 	enum err_code rc = db_read(c->db, load_gate_op, &u, e);
 	if (rc == ERR_NOT_FOUND)
 		error_hint(e, "`signalbox gates` lists those that are open");
@@ -370,7 +371,7 @@ static struct js *expired(const struct gate_row *g)
 
 static void expire_gate(struct core *c, const char *id)
 {
-	struct unseal u = { .gate = id };
+	struct one_gate u = { .gate = id };
 	struct error e = ERROR_INIT;
 	AUTO_JS struct js *winner = NULL;
 	enum err_code rc = db_read(c->db, load_gate_op, &u, &e);
@@ -389,7 +390,7 @@ static void expire_gate(struct core *c, const char *id)
 /* Linked by a server that was killed before its commit, or by a runner whose word has not come. */
 static void adopt_decision(struct core *c, const char *id)
 {
-	struct unseal u = { .gate = id };
+	struct one_gate u = { .gate = id };
 	struct error e = ERROR_INIT;
 	AUTO_JS struct js *winner = NULL;
 	if (db_read(c->db, load_gate_op, &u, &e) == ERR_OK) {

@@ -48,5 +48,12 @@ void gate_list_release(struct gate_list *l);
 MUST_USE enum err_code gate_list_open(struct db_conn *c, const char *task, struct gate_list *ret, struct error *e);
 /* {id, gate, decision..., actor, at} from a checked decision. */
 struct js *gate_decision_make(const char *gate, const struct js *checked, const char *actor);
-/* Sealed answers of secret questions, opened for the runner. */
+/* gate_secrets.c: answers to secret questions, sealed in place and opened again. */
+MUST_USE enum err_code gate_seal(struct core *c, const struct js *data, struct js *decision, struct error *e);
+MUST_USE enum err_code gate_reveal(struct core *c, const struct js *data, struct js *decision, struct error *e);
+/* Opened for the runner, after the model gateway was told to hide them: while it cannot be told, they stay sealed. */
 MUST_USE enum err_code gate_unseal(struct core *c, struct js *decision, struct error *e);
+/* {task: [secret answers]} of one task, or (NULL) of all that are not over. ERR_LIMIT: not all of them are in *ret. */
+MUST_USE enum err_code gate_secrets(struct core *c, const char *task, struct js **ret, struct error *e);
+/* Before a run: the agent's session may know what was told to it in earlier turns. */
+MUST_USE enum err_code gate_hide(struct core *c, const char *task, struct js **ret_texts, struct error *e);

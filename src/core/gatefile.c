@@ -166,23 +166,31 @@ enum err_code gatefile_parse(const char *text, size_t len, struct js **ret_body,
 	return ERR_OK;
 }
 
-/* The dot-files of editors are not ours; done/ is no file. */
-static void look_at(int inbox, const char *name, inbox_take take, void *ctx)
+/* Somebody may still write it. A time that is not near now, on either side, says nothing of that. */
+static bool is_fresh(const struct stat *st)
+{
+	int64_t age = clock_wall_ms() - ((int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000);
+	return age < GATEFILE_FRESH_MS && age > -GATEFILE_FRESH_MS;
+}
+
+/* The dot-files of editors are not ours; done/ is no file. True when it was one for us. */
+static bool look_at(int inbox, const char *name, inbox_take take, void *ctx)
 {
 	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(GATEFILE_MAX);
 	struct error e = ERROR_INIT;
 	struct stat st;
 	if (name[0] == '.' || str_ends(name, "~") || fstatat(inbox, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(st.st_mode))
-		return;
+		return false;
 	enum err_code rc = file_read_at(inbox, name, GATEFILE_MAX, &text, &e);
 	struct inbox_file file = { .name = name, .text = rc ? NULL : strbuf_str(&text), .len = text.len, .problem = rc ? e.text : NULL, .owner = st.st_uid,
-		.fresh = clock_wall_ms() - ((int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000) < GATEFILE_FRESH_MS };
+		.fresh = is_fresh(&st) };
 	enum inbox_fate fate = take(ctx, &file);
 	AUTO_FREE char *done = mem_printf("done/%s%s", name, fate == INBOX_REFUSED ? ".refused" : "");
 	if (fate == INBOX_REMOVE)
 		unlinkat(inbox, name, 0);
 	else if (fate != INBOX_LEAVE)
 		renameat(inbox, name, inbox, done);
+	return true;
 }
 
 void gatefile_inbox(const char *task_dir, inbox_take take, void *ctx)
@@ -196,7 +204,8 @@ void gatefile_inbox(const char *task_dir, inbox_take take, void *ctx)
 		return;
 	}
 	struct dirent *entry;
-	for (int looked = 0; looked < GATEFILE_INBOX_MAX && (entry = readdir(d)); looked++)
-		look_at(dirfd(d), entry->d_name, take, ctx);
+	int looked = 0;
+	for (int seen = 0; seen < GATEFILE_ENTRIES_MAX && looked < GATEFILE_INBOX_MAX && (entry = readdir(d)); seen++)
+		looked += look_at(dirfd(d), entry->d_name, take, ctx);
 	closedir(d);
 }

@@ -8,7 +8,8 @@
 #include <sys/types.h>
 
 #define GATEFILE_MAX ((size_t)256 << 10) /* of one decision, of one file in the inbox */
-#define GATEFILE_INBOX_MAX 64		  /* entries looked at in one scan */
+#define GATEFILE_INBOX_MAX 64		  /* files looked at in one scan */
+#define GATEFILE_ENTRIES_MAX 4096	  /* of the directory, with what is passed over */
 #define GATEFILE_FRESH_MS 2000
 
 /* Makes gates/, inbox/ and inbox/done/ below the task's directory; uid -1: as they are made. */

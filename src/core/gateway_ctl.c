@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "core/gate.h"
 #include "core/inside.h"
 #include "model/token.h"
 #include "net/client.h"
@@ -173,8 +174,20 @@ static pid_t find_running(struct core *c, const char *config, bool *ret_same)
 	if (rc)
 		return 0;
 	config_hash(config, hash);
-	*ret_same = str_eq(js_str(body, "config_hash"), hash);
+	*ret_same = str_eq(js_str(body, "config_hash"), hash) && js_flag(body, "hides", false); /* an older one could not keep secrets */
 	return (pid_t)js_i64(body, "pid", 0);
+}
+
+/* What a gateway must hide it knows before its first request. That is no part of what makes one gateway's configuration another's. */
+static char *with_hidden(struct core *c, const char *config)
+{
+	struct error e = ERROR_INIT;
+	AUTO_JS struct js *o = js_parse(config, strlen(config), NULL);
+	AUTO_JS struct js *hidden = NULL;
+	if (gate_secrets(c, NULL, &hidden, &e))
+		log_warn("gateway: not all secret answers are hidden before their tasks' next runs: %s", e.text);
+	js_set(o, "hide", js_ref(hidden));
+	return js_dump(o);
 }
 
 static enum err_code spawn_gateway(struct core *c, const char *config, struct proc *ret, struct error *e)
@@ -199,10 +212,12 @@ static enum err_code spawn_gateway(struct core *c, const char *config, struct pr
 	spec.fds[0].from = read_end;
 	spec.fds[0].to = CONFIG_FD;
 	spec.fd_count = 1;
+	AUTO_FREE char *document = with_hidden(c, config);
 	rc = proc_start(&spec, ret, e);
 	if (!rc)
-		rc = file_write_all(fds[1], config, strlen(config), e);
+		rc = file_write_all(fds[1], document, strlen(document), e);
 	close(fds[1]);
+	sodium_memzero(document, strlen(document));
 	return rc;
 }
 
@@ -343,6 +358,33 @@ enum err_code gateway_ctl_set_key(struct core *c, const char *provider, const ch
 	}
 	pthread_mutex_unlock(&g->lock);
 	return rc;
+}
+
+static enum err_code tell_hidden(struct core *c, const struct js *body, struct error *e)
+{
+	AUTO_FREE char *control = control_path(c);
+	struct client_config cc = { .socket = control, .connect_timeout_ms = CALL_TIMEOUT_MS, .timeout_ms = CALL_TIMEOUT_MS };
+	struct client *client = NULL;
+	AUTO_JS struct js *reply = NULL;
+	int status = 0;
+	enum err_code rc = client_open(&cc, &client, e);
+	if (rc)
+		return rc;
+	rc = client_call(client, "POST", "/hide", body, &status, &reply, e);
+	client_close(client);
+	return rc;
+}
+
+enum err_code gateway_ctl_hide(struct core *c, const char *task, const struct js *texts, struct error *e)
+{
+	AUTO_JS struct js *body = js_object();
+	struct error why = ERROR_INIT;
+	js_set_str(body, "task", task);
+	js_set(body, "texts", js_ref(texts));
+	pthread_mutex_lock(&c->gateway->lock); /* one that is being started has read what is settled */
+	enum err_code rc = tell_hidden(c, body, &why);
+	pthread_mutex_unlock(&c->gateway->lock);
+	return rc ? error_set(e, ERR_BUSY, "the model gateway cannot be told what to hide: %s", why.text) : ERR_OK;
 }
 
 void gateway_ctl_reload(struct core *c)

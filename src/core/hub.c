@@ -15,6 +15,9 @@
 #include <time.h>
 
 #define HUB_BUCKETS 1024
+#define HUB_STEP_US 500
+#define HUB_WAVE_MS 30	/* a wave is waited for so long */
+#define HUB_WAVE_LEFT 16 /* one in so many may still have to read when the next wave begins */
 
 struct topic {
 	struct topic *next;
@@ -38,6 +41,7 @@ struct hub_sub {
 	void (*wake)(void *arg);
 	void *arg;
 	bool reads;
+	atomic_bool woken; /* and has not read since */
 	uint64_t live_seen;
 };
 
@@ -51,6 +55,7 @@ struct hub {
 	pthread_cond_t crowd_due;
 	pthread_t waker; /* started with the first crowd */
 	bool has_waker, any_due, stop;
+	atomic_int unserved; /* of those that the last wave woke, who have not read since */
 };
 
 static unsigned bucket_of(const char *task)
@@ -200,12 +205,23 @@ void hub_unsubscribe(struct hub_sub *s)
 
 /* --- waking */
 
-static void wake_all(struct topic *t)
+/* How many had read since they were woken before: who reads nothing any more is not waited for again. */
+static int wake_all(struct topic *t)
 {
+	int n = 0;
 	pthread_mutex_lock(&t->subs_lock);
-	for (struct hub_sub *s = t->subs; s; s = s->next)
+	for (struct hub_sub *s = t->subs; s; s = s->next) {
+		n += s->reads && !atomic_exchange(&s->woken, true);
 		s->wake(s->arg);
+	}
 	pthread_mutex_unlock(&t->subs_lock);
+	return n;
+}
+
+static void served(struct hub_sub *s)
+{
+	if (atomic_load_explicit(&s->woken, memory_order_relaxed) && atomic_exchange(&s->woken, false))
+		atomic_fetch_sub(&s->hub->unserved, 1);
 }
 
 /* With the hub's lock. */
@@ -218,33 +234,46 @@ static struct topic *topic_due(struct hub *h)
 	return NULL;
 }
 
-/* With the hub's lock, which is let go while they are woken. */
-static void wake_crowds(struct hub *h)
+/* With the hub's lock, which is let go while they are woken. How many were. */
+static int wake_crowds(struct hub *h)
 {
+	int n = 0;
 	h->any_due = false;
+	atomic_store(&h->unserved, 0);
 	for (struct topic *t; (t = topic_due(h));) {
 		t->due = false;
 		t->users++;
 		pthread_mutex_unlock(&h->lock);
-		wake_all(t);
+		int woken = wake_all(t);
+		atomic_fetch_add(&h->unserved, woken);
+		n += woken;
 		pthread_mutex_lock(&h->lock);
 		topic_leave(h, t);
 	}
+	return n;
+}
+
+/* The next wave begins when most of this one have read: when they take long, they get more at once, and none is served twice before another. */
+static void wave_rest(struct hub *h, int size)
+{
+	const struct timespec pace = { .tv_nsec = HUB_PACE_MS * 1000000L }, step = { .tv_nsec = HUB_STEP_US * 1000L };
+	nanosleep(&pace, NULL);
+	for (int us = 0; us < HUB_WAVE_MS * 1000 && atomic_load(&h->unserved) > size / HUB_WAVE_LEFT; us += HUB_STEP_US)
+		nanosleep(&step, NULL);
 }
 
 static void *waker_main(void *arg)
 {
 	struct hub *h = arg;
-	const struct timespec pause = { .tv_nsec = HUB_PACE_MS * 1000000L };
 	pthread_mutex_lock(&h->lock);
 	while (!h->stop) {
 		if (!h->any_due) {
 			pthread_cond_wait(&h->crowd_due, &h->lock);
 			continue;
 		}
-		wake_crowds(h);
+		int size = wake_crowds(h);
 		pthread_mutex_unlock(&h->lock);
-		nanosleep(&pause, NULL);
+		wave_rest(h, size);
 		pthread_mutex_lock(&h->lock);
 	}
 	pthread_mutex_unlock(&h->lock);
@@ -397,6 +426,7 @@ void hub_tick(struct hub *h)
 int64_t hub_read(struct hub_sub *s, int64_t after, int max, void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, bool *ret_gap)
 {
 	struct topic *t = s->topic;
+	served(s);
 	pthread_mutex_lock(&t->ring_lock);
 	*ret_gap = ring_has_gap(&t->ring, after);
 	if (!*ret_gap)
@@ -409,6 +439,7 @@ int64_t hub_copy(struct hub_sub *s, int64_t after, const struct hub_out *out, si
 {
 	struct topic *t = s->topic;
 	*ret_bytes = 0;
+	served(s);
 	pthread_mutex_lock(&t->ring_lock);
 	*ret_gap = ring_has_gap(&t->ring, after);
 	if (!*ret_gap)

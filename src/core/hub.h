@@ -20,7 +20,7 @@
 #define HUB_LIVE_RING 64	     /* live lines kept per watched task */
 #define HUB_TICK_MS 1000	     /* how often sleepers look at their own deadlines */
 #define HUB_CROWD 64		     /* subscribers of one task; beyond, they are woken by a thread of the hub's, ... */
-#define HUB_PACE_MS 3		     /* ... at most once in this time: several lines then go out in one piece */
+#define HUB_PACE_MS 3		     /* ... at most once in this time, and when most of them have read: several lines then go out in one piece */
 #define HUB_ALL "*"		     /* the topic of every task's lines */
 #define HUB_TAG_SIZE 7
 

@@ -420,17 +420,35 @@ static enum err_code commands_op(struct db_conn *c, void *arg, struct error *e)
 	return rc;
 }
 
+/* The runner gets people's secret answers open, over its own socket. One that cannot be given now waits, and what comes behind it. */
+static enum err_code open_answers(struct core *c, const struct js *list, struct js *out, struct error *e)
+{
+	for (size_t i = 0; i < js_len(list); i++) {
+		struct js *decision = js_get(js_get(js_at(list, i), "data"), "decision");
+		enum err_code rc = decision ? gate_unseal(c, decision, e) : ERR_OK;
+		if (rc == ERR_INVALID) { /* nobody can open it any more; what else is said to the runner shall not wait for that */
+			log_error("gate %s: its decision is not handed out: %s", js_str_or(decision, "gate", "?"), e->text);
+			continue;
+		}
+		if (rc) {
+			log_warn("gate %s: its decision is not handed out now: %s", js_str_or(decision, "gate", "?"), e->text);
+			return i ? ERR_OK : rc;
+		}
+		js_push(out, js_ref(js_at(list, i)));
+	}
+	return ERR_OK;
+}
+
 enum err_code core_commands(struct core *c, const char *run_id, const char *token, int64_t after, struct js **ret_list, struct error *e)
 {
 	struct command_list l = { .run_id = run_id, .token = token, .after = after };
+	AUTO_JS struct js *given = js_array();
 	enum err_code rc = db_read(c->db, commands_op, &l, e);
-	for (size_t i = 0; !rc && i < js_len(l.out); i++) /* the runner gets people's secret answers open, over its own socket */
-		if (js_get(js_get(js_at(l.out, i), "data"), "decision"))
-			rc = gate_unseal(c, js_get(js_get(js_at(l.out, i), "data"), "decision"), e);
-	if (rc)
-		js_free(l.out);
-	else
-		*ret_list = l.out;
+	if (!rc)
+		rc = open_answers(c, l.out, given, e);
+	js_free(l.out);
+	if (!rc)
+		*ret_list = js_ref(given);
 	return rc;
 }
 

@@ -166,6 +166,8 @@ void gateway_ctl_tick(struct core *c); /* restarts it when it is gone */
 MUST_USE enum err_code gateway_ctl_set_key(struct core *c, const char *provider, const char *key, struct error *e);
 void gateway_ctl_reload(struct core *c); /* the configuration may have changed: another gateway takes over when it has */
 bool gateway_ctl_has_key(struct core *c, const char *provider);
+/* These texts are cut out of the record of the task's model traffic from now on. Another gateway is told them at its start. */
+MUST_USE enum err_code gateway_ctl_hide(struct core *c, const char *task, const struct js *texts, struct error *e);
 char *gateway_ctl_dir(struct core *c); /* the directory that sandboxes see */
 MUST_USE enum err_code gateway_ctl_token(struct core *c, const char *run_id, const struct js *spec, char **ret, struct error *e);
 

@@ -25,6 +25,8 @@
 
 #define TOKEN_BYTES 32
 #define SECRET_ANSWERS_MAX ((size_t)32 << 10)
+#define HIDDEN_MAX ((size_t)20 << 10) /* with the answers and the tokens it fits the pipe */
+#define HIDDEN_TEXT_OVER 8	      /* quotes, and an escape or two */
 #define GATEWAY_PORT 8787 /* inside the sandbox, where nobody else listens */
 #define SESSION_MAX ((size_t)64 << 10)
 #define LINK_TARGET_MAX 64
@@ -336,6 +338,18 @@ static struct js *secret_answers(struct core *c, const struct js *decided)
 	return o;
 }
 
+/* What the agent may have been told in earlier turns: nothing of it is kept. */
+static void add_hidden(struct js *o, const struct js *texts)
+{
+	struct js *list = js_array();
+	size_t bytes = 0, i;
+	for (i = 0; i < js_len(texts) && (bytes += js_text_len(js_at(texts, i)) + HIDDEN_TEXT_OVER) < HIDDEN_MAX; i++)
+		js_push(list, js_ref(js_at(texts, i)));
+	if (i < js_len(texts))
+		log_warn("secret answers: %zu of %zu fit the pipe to the runner", i, js_len(texts));
+	js_set(o, "hide", list);
+}
+
 /* What must not be in the spec's file goes through a pipe whose content fits its buffer. */
 static enum err_code secrets_pipe(struct core *c, const char *run_id, const struct js *spec, const char *token, int *ret_fd, struct error *e)
 {
@@ -343,10 +357,15 @@ static enum err_code secrets_pipe(struct core *c, const char *run_id, const stru
 	enum err_code rc = gateway_ctl_token(c, run_id, spec, &gateway, e);
 	if (rc)
 		return rc;
+	AUTO_JS struct js *hidden = NULL;
+	rc = gate_hide(c, js_str_or(spec, "task", ""), &hidden, e);
+	if (rc)
+		return rc;
 	AUTO_JS struct js *o = js_object();
 	js_set_str(o, "token", token);
 	js_set_str(o, "gateway_token", gateway);
 	js_set(o, "answers", secret_answers(c, js_get(spec, "decided")));
+	add_hidden(o, hidden);
 	AUTO_FREE char *text = js_dump(o);
 	int fds[2];
 	if (pipe2(fds, O_CLOEXEC) < 0)
@@ -515,6 +534,8 @@ static enum err_code start(struct core *c, struct pair *pair, struct paths *p, c
 	if (make_record(c, &pair->run, p, e))
 		log_warn("run %s: its directory is not complete: %s", pair->run_id, e->text);
 	reaper_watch(c, pair->run_id, proc.pid, TAKE_FD(proc.pidfd));
+	if (pair->before.id) /* it may have died while a human was waited for: its heartbeat file said RUNNING till now */
+		taskdir_end_run(c, &pair->task, &pair->before);
 	atomic_fetch_add(&c->started, 1);
 	return ERR_OK;
 }
@@ -536,74 +557,4 @@ enum err_code launch_run(struct core *c, const char *run_id, const struct run_to
 	run_row_release(&pair.before);
 	js_free(pair.decided);
 	return rc;
-}
-
-struct release {
-	const char *run_id;
-	struct task_row task;
-	struct run_row run;
-};
-
-static enum err_code release_op(struct db_conn *conn, void *arg, struct error *e)
-{
-	const struct release *l = arg;
-	return db_exec(conn, e, "UPDATE runs SET released=1 WHERE id=?1", "s", l->run_id);
-}
-
-static enum err_code releasable_op(struct db_conn *conn, void *arg, struct error *e)
-{
-	struct release *l = arg;
-	enum err_code rc = run_load(conn, l->run_id, &l->run, e);
-	return rc ? rc : task_load(conn, l->run.task, &l->task, e);
-}
-
-/* base.json says of which run the saved workspace is. It stands where the sandboxes' identity may write: nothing is followed. */
-static int64_t saved_run(struct core *c, const char *task, const char *worker)
-{
-	AUTO_FREE char *dir = core_task_dir(c, task);
-	AUTO_FREE char *rel = mem_printf("agents/%s/workspace/base.json", worker);
-	AUTO_CLOSE int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	AUTO_CLOSE int fd = -1;
-	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(SESSION_MAX);
-	if (at < 0 || file_open_beneath(at, rel, O_RDONLY | O_NONBLOCK, &fd, NULL) || file_read_fd(fd, SESSION_MAX, &text, NULL))
-		return 0;
-	AUTO_JS struct js *base = js_parse(strbuf_str(&text), text.len, NULL);
-	return js_i64(base, "run", 0);
-}
-
-bool launch_workspace_is_spare(struct core *c, const char *task, const char *worker, int64_t newest)
-{
-	AUTO_FREE char *work = launch_work_dir(c, task, worker);
-	AUTO_FREE char *upper = file_join(work, "upper");
-	AUTO_FREE char *plain = file_join(work, "plain");
-	return saved_run(c, task, worker) == newest || !(file_exists(upper) || file_exists(plain));
-}
-
-/* An ended task's workspace lives on in what was saved of it; what was not saved stays for the retention to decide. */
-static void remove_workspace(struct core *c, const struct run_row *r)
-{
-	struct error e = ERROR_INIT;
-	AUTO_FREE char *work = launch_work_dir(c, r->task, r->worker);
-	if (launch_workspace_is_spare(c, r->task, r->worker, r->n) && file_remove_tree(work, &e))
-		log_warn("run %s: clean up: %s", r->id, e.text);
-}
-
-void launch_clean_up(struct core *c, const char *run_id)
-{
-	struct error e = ERROR_INIT;
-	struct release l = { .run_id = run_id };
-	enum err_code rc = db_read(c->db, releasable_op, &l, &e);
-	/* While the run is not released nobody else begins in its workspace. */
-	if (!rc)
-		taskdir_end_run(c, &l.task, &l.run);
-	if (!rc && phase_is_terminal(l.task.phase))
-		remove_workspace(c, &l.run);
-	if (!rc)
-		rc = db_write(c->db, release_op, &l, &e);
-	if (rc == ERR_NOT_FOUND)
-		log_info("run %s: its task was deleted", run_id);
-	else if (rc)
-		log_error("release run %s: %s", run_id, e.text);
-	task_row_release(&l.task);
-	run_row_release(&l.run);
 }

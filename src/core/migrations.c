@@ -73,7 +73,7 @@ const struct db_migration migrations[] = {
 	  "CREATE INDEX idempotency_age ON idempotency(boot, created_mono);"
 	  "CREATE TABLE tokens(id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, hash TEXT NOT NULL UNIQUE, created_by TEXT NOT NULL, created_at INTEGER NOT NULL,"
 	  " expires_at INTEGER, revoked_at INTEGER) WITHOUT ROWID;" },
-	{ 4, "nothing yet: its owner replaces this line", "SELECT 1;" },
+	{ 4, "nothing: uploads are files", "SELECT 1;" },
 	/* What opens a private repository: sealed, by the URL's host and path (secrets.c). */
 	{ 5, "credentials",
 	  "CREATE TABLE secrets(project TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, sealed TEXT NOT NULL, created_by TEXT NOT NULL,"

@@ -50,7 +50,7 @@ static void runner_ended(struct core *c, const char *run_id, bool silent)
 	enum err_code rc = ingest_spool(c, run_id, &ended, &e);
 	if (rc)
 		log_error("run %s: read its spool: %s", run_id, e.text);
-	if (rc == ERR_BUSY || rc == ERR_IO || rc == ERR_LIMIT)
+	if (rc == ERR_BUSY || rc == ERR_IO || rc == ERR_LIMIT || rc == ERR_FULL)
 		return; /* the disk or the database fails just now: the run stays held, and the next reconcile reads its spool again */
 	cgroup_remove_by_id(run_id); /* before the end is said: then nothing of it lives */
 	const char *reason = silent ? "heartbeat_timeout" : "runner_lost";

@@ -65,7 +65,7 @@ static enum err_code resolve_agent(struct core *c, const struct js *body, struct
 		return rc;
 	if (mode && !str_eq(mode, "code") && !str_eq(mode, "ask") && !str_eq(mode, "plan"))
 		return error_set(e, ERR_INVALID, "mode '%.40s': expected code, ask or plan", mode);
-	name = name ? name : "codex-exec";
+	name = name ? name : "codex";
 	const struct js *configured = conf_agent(c->config, name);
 	const char *adapter = js_str_or(configured, "adapter", name);
 	AUTO_JS struct js *agent = configured ? js_copy(configured) : js_object();
@@ -405,7 +405,7 @@ enum err_code core_submit(struct core *c, const char *who, const struct js *body
 	enum err_code rc = resolve(c, body, &s, e);
 	if (!rc) {
 		task_birth_make(&s.birth, &s.row, created_data(&s.row));
-		rc = db_write(c->db, submit_op, &s, e);
+		rc = db_write_again(c->db, submit_op, &s, e);
 	}
 	if (!rc) {
 		atomic_fetch_add(&c->submitted, 1);

@@ -271,8 +271,9 @@ void task_birth_release(struct task_birth *b)
 enum err_code task_insert(struct db_conn *c, struct task_birth *b, struct error *e)
 {
 	const struct task_row *t = b->row;
+	/* FAIL: the op is undone as a whole anyway, and a statement that undoes itself copies the pages that it touches. */
 	enum err_code rc = db_exec(c, e,
-		"INSERT INTO tasks(id,name,project,repo,created_by,session_id,phase,spec,priority,labels,created_at,created_mono,boot,last_seq,run_n)"
+		"INSERT OR FAIL INTO tasks(id,name,project,repo,created_by,session_id,phase,spec,priority,labels,created_at,created_mono,boot,last_seq,run_n)"
 		" VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,1,0)", "ssssssssisiis", t->id, t->name, t->project, t->repo, t->created_by,
 		t->session_id, phase_name(t->phase), b->spec, t->priority, b->labels, t->created_at, clock_mono_ms(), clock_boot_id());
 	if (rc == ERR_CONFLICT) {

@@ -260,9 +260,15 @@ static void write_state(struct core *c, const struct view *v, const char *dir)
 	bool ours = v->task.phase == PHASE_QUEUED || phase_is_terminal(v->task.phase) || waits_alone(v);
 	AUTO_JS struct js *result = phase_is_terminal(v->task.phase) ? statefile_result(v->task.result) : NULL;
 	AUTO_FREE char *lock = file_join(dir, "agents/main/state.lock");
+	AUTO_JS struct js *waits = waits_alone(v) ? js_object() : NULL;
 	const char *repo = js_str(js_get(v->task.spec, "source"), "dir");
 	state_of(v, &s);
 	s.result = result;
+	if (waits) { /* what its runner last did is past */
+		js_set_str(waits, "cause", "waiting on human");
+		js_set_str(waits, "phase", phase_name(v->task.phase));
+		s.beat = waits;
+	}
 	if (ours && v->run.id) {
 		AUTO_FREE char *run = launch_run_dir(c, v->id, v->run.worker, v->run.n);
 		if (statefile_write(run, "state.json", lock, &s, &e))

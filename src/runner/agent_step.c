@@ -14,15 +14,25 @@
 /* An agent that was told a secret may say it again. */
 static struct js *without_secrets(const struct runner *r, struct js *data_taken)
 {
-	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
-	if (!js_len(r->secrets))
-		return data_taken;
-	js_dump_to(data_taken, &text);
-	struct js *clean = inlet_scrub(r, &text) ? js_parse(strbuf_str(&text), text.len, NULL) : NULL;
-	if (!clean)
-		return data_taken;
+	struct js *clean = scrub_js(&r->secrets, data_taken);
 	js_free(data_taken);
 	return clean;
+}
+
+static char *text_without_secrets(const struct runner *r, char *text_taken)
+{
+	char *clean = inlet_clean(r, text_taken);
+	free(text_taken);
+	return clean;
+}
+
+/* Its last words are kept in several places. */
+static void scrub_outcome(const struct runner *r, struct agent_outcome *o)
+{
+	if (o->final)
+		o->final = without_secrets(r, o->final);
+	o->text = text_without_secrets(r, o->text);
+	o->error = text_without_secrets(r, o->error);
 }
 
 static void sink_event(void *ctx, const char *type, struct js *data_taken)
@@ -84,7 +94,7 @@ static void keep_raw_line(struct runner *r, const char *line, size_t len)
 	size_t skip = r->raw_skip < len ? r->raw_skip : len;
 	r->raw_skip = 0;
 	strbuf_add(&clean, line + skip, len - skip);
-	inlet_scrub(r, &clean);
+	scrub_text(&r->secrets, &clean);
 	strbuf_addc(&clean, '\n');
 	if (r->out_file >= 0 && r->out_bytes < runner_limit(r, "output") && file_write_all(r->out_file, clean.data, clean.len, NULL))
 		log_warn("events.jsonl: not written");
@@ -99,7 +109,7 @@ static void on_line(void *ctx, const char *line, size_t len, size_t full_len)
 		js_set_int(data, "bytes", (int64_t)(full_len - len));
 		runner_event(r, "agent.truncated", "runner", data);
 	}
-	if (js_len(r->secrets))
+	if (r->secrets.count)
 		keep_raw_line(r, line, len);
 	agent_line(r->agent, line, len);
 }
@@ -110,7 +120,7 @@ static void keep_raw(struct runner *r, const char *data, size_t n)
 	int64_t room = runner_limit(r, "output") - r->out_bytes;
 	size_t kept = room <= 0 ? 0 : (int64_t)n < room ? n : (size_t)room;
 	struct error e = ERROR_INIT;
-	if (kept && !js_len(r->secrets) && r->out_file >= 0 && file_write_all(r->out_file, data, kept, &e)) {
+	if (kept && !r->secrets.count && r->out_file >= 0 && file_write_all(r->out_file, data, kept, &e)) {
 		runner_verdict(r, PHASE_FAILED, "disk_failed", "keep the agent's output: %s", e.text);
 		close(r->out_file);
 		r->out_file = -1;
@@ -152,7 +162,7 @@ static void on_agent_error_output(struct runner *r, const char *data, size_t n)
 	AUTO_STRBUF struct strbuf clean = STRBUF_INIT;
 	touch_stall(r);
 	strbuf_add(&clean, data, n);
-	inlet_scrub(r, &clean);
+	scrub_text(&r->secrets, &clean);
 	if (r->err_bytes < RUNNER_STDERR_MAX && r->err_file >= 0 && file_write_all(r->err_file, clean.data, clean.len, NULL))
 		log_warn("stderr.log: not written");
 	r->err_bytes += (int64_t)n;
@@ -208,6 +218,7 @@ static void on_agent_exit(struct runner *r, int status, const struct error *star
 		runner_verdict(r, PHASE_FAILED, "sandbox_failed", "%s", start_error->text);
 	bool ended_by_us = agent_settled(r->agent) && r->step.interrupted;
 	agent_finish(r->agent, ended_by_us ? -1 : status, last, &r->outcome);
+	scrub_outcome(r, &r->outcome);
 	bool unheard = str_eq(r->outcome.reason, "agent_exited") && !r->out_bytes;
 	if ((unheard || str_eq(r->outcome.reason, "session_lost")) && js_str(r->spec, "agent_session"))
 		drop_session(r); /* it could not be resumed: the next attempt starts clean */

@@ -9,10 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *progress_of(const struct runner *r)
+static char *progress_of(const struct runner *r)
 {
 	const char *agent = r->agent ? agent_progress(r->agent) : "";
-	return r->phase == PHASE_RUNNING && agent[0] ? agent : phase_name(r->phase);
+	return inlet_clean(r, r->phase == PHASE_RUNNING && agent[0] ? agent : phase_name(r->phase));
 }
 
 static void set_age(struct js *o, const char *key, int64_t since_mono_ms)
@@ -41,7 +41,8 @@ static void add_cause(const struct runner *r, struct js *o)
 			cause = "stalled";
 	}
 	js_set_str(o, "cause", cause);
-	js_set_str(o, "command", command);
+	AUTO_FREE char *shown = inlet_clean(r, command);
+	js_set_str(o, "command", shown);
 	if (running && since)
 		js_set_int(o, "since_ms", clock_mono_ms() - since);
 	if (running && r->pulse.at_ms) {
@@ -62,7 +63,8 @@ struct js *beat_make(struct runner *r)
 	set_age(o, "last_progress", r->pulse.busy_at_ms > r->last_line_ms ? r->pulse.busy_at_ms : r->last_line_ms);
 	add_cause(r, o);
 	js_set_str(o, "phase", phase_name(r->phase));
-	js_set_str(o, "progress", progress_of(r));
+	AUTO_FREE char *progress = progress_of(r);
+	js_set_str(o, "progress", progress);
 	js_set_int(o, "output_bytes", r->out_bytes);
 	return o;
 }
@@ -80,8 +82,9 @@ static void write_mirror(struct runner *r, const struct statefile *s, const char
 void beat_write(struct runner *r)
 {
 	struct error e = ERROR_INIT;
+	AUTO_FREE char *progress = progress_of(r);
 	struct statefile s = { .task_id = r->task_id, .session_id = js_str_or(r->spec, "session_id", ""), .status = statefile_status(phase_status(r->phase)),
-		.progress = progress_of(r), .error = r->verdict.error, .start_ms = js_i64(r->spec, "started_at", 0), .run = r->epoch };
+		.progress = progress, .error = r->verdict.error, .start_ms = js_i64(r->spec, "started_at", 0), .run = r->epoch };
 	AUTO_JS struct js *beat = beat_make(r);
 	AUTO_FREE char *lock = mem_printf("%s/agents/%s/state.lock", js_str_or(r->spec, "task_dir", ""), js_str_or(r->spec, "worker", "main"));
 	s.beat = beat;

@@ -24,6 +24,7 @@ static const char *task_dir(const struct runner *r)
 enum err_code gates_open(struct runner *r, struct error *e)
 {
 	r->decided = js_get(r->spec, "decided") ? js_copy(js_get(r->spec, "decided")) : js_array();
+	inlet_hide(r, r->told_before);
 	for (size_t i = 0; i < js_len(r->decided); i++) {
 		const struct js *open = js_get(r->unsealed, js_str_or(js_at(r->decided, i), "gate", ""));
 		if (!open)
@@ -48,7 +49,8 @@ void gates_release(struct runner *r)
 		gate_release(&r->gates[--r->gate_count]);
 	policy_free(r->policy);
 	js_free(r->decided);
-	js_free(r->secrets);
+	scrub_release(&r->secrets);
+	js_free(r->told_before);
 	js_free(r->unsealed);
 	js_free(r->unheard);
 	strbuf_release(&r->inlet);

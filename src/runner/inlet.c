@@ -10,8 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SECRET_STARS "***"
-
 enum err_code inlet_open(struct runner *r, struct error *e)
 {
 	AUTO_FREE char *path = file_join(r->run_dir, "runtime/requests.jsonl");
@@ -21,56 +19,32 @@ enum err_code inlet_open(struct runner *r, struct error *e)
 	return r->requests_file < 0 ? error_errno(e, "open '%s'", path) : ERR_OK;
 }
 
-static void cut(struct strbuf *line, const char *secret)
+void inlet_hide(struct runner *r, const struct js *texts)
 {
-	size_t n = strlen(secret);
-	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
-	const char *at = strbuf_str(line), *found;
-	while (n && (found = strstr(at, secret))) {
-		strbuf_add(&out, at, (size_t)(found - at));
-		strbuf_adds(&out, SECRET_STARS);
-		at = found + n;
-	}
-	if (at == strbuf_str(line))
-		return;
-	strbuf_adds(&out, at);
-	strbuf_reset(line);
-	strbuf_add(line, out.data, out.len);
+	struct error e = ERROR_INIT;
+	if (!r->secrets.count && js_len(texts))
+		r->raw_skip = r->lines.buf.len;
+	if (scrub_add_all(&r->secrets, texts, &e))
+		runner_verdict(r, PHASE_FAILED, "too_many_secrets", "%s", e.text);
 }
 
-bool inlet_scrub(const struct runner *r, struct strbuf *line)
-{
-	size_t before = line->len;
-	bool found = false;
-	for (size_t i = 0; i < js_len(r->secrets); i++) {
-		const char *secret = js_text(js_at(r->secrets, i));
-		found = found || strstr(strbuf_str(line), secret);
-		cut(line, secret);
-	}
-	return found || line->len != before;
-}
-
-/* As it is, and as JSON writes it once and twice (a tool's output within a message within a line). */
 void inlet_add_secret(struct runner *r, const struct js *gate_data, const struct js *decision)
 {
 	const struct js *questions = js_get(gate_data, "questions");
-	if (!r->secrets)
-		r->secrets = js_array();
-	if (!js_len(r->secrets))
-		r->raw_skip = r->lines.buf.len;
-	for (size_t i = 0; i < js_len(questions); i++) {
-		const struct js *q = js_at(questions, i), *texts = js_get(js_get(decision, "answers"), js_str_or(q, "id", ""));
-		for (size_t n = 0; js_flag(q, "secret", false) && n < js_len(texts); n++) {
-			AUTO_FREE char *text = mem_strdup(js_text(js_at(texts, n)) ? js_text(js_at(texts, n)) : "");
-			for (int level = 0; level < 3 && text[0]; level++) {
-				js_push_str(r->secrets, text);
-				AUTO_JS struct js *v = js_string(text);
-				AUTO_FREE char *quoted = js_dump(v);
-				free(text);
-				text = mem_strndup(quoted + 1, strlen(quoted) - 2);
-			}
-		}
-	}
+	for (size_t i = 0; i < js_len(questions); i++)
+		if (js_flag(js_at(questions, i), "secret", false))
+			inlet_hide(r, js_get(js_get(decision, "answers"), js_str_or(js_at(questions, i), "id", "")));
+}
+
+char *inlet_clean(const struct runner *r, const char *text)
+{
+	AUTO_STRBUF struct strbuf b = STRBUF_INIT;
+	if (!text || !r->secrets.count)
+		return mem_strdup(text);
+	strbuf_adds(&b, text);
+	scrub_text(&r->secrets, &b);
+	scrub_cut_end(&r->secrets, &b);
+	return strbuf_detach(&b);
 }
 
 static void keep_request(struct runner *r, const char *line, size_t len)
@@ -78,7 +52,7 @@ static void keep_request(struct runner *r, const char *line, size_t len)
 	AUTO_STRBUF struct strbuf kept = STRBUF_INIT;
 	struct error e = ERROR_INIT;
 	strbuf_add(&kept, line, len);
-	inlet_scrub(r, &kept);
+	scrub_text(&r->secrets, &kept);
 	strbuf_addc(&kept, '\n');
 	if (r->requests_file >= 0 && file_write_all(r->requests_file, kept.data, kept.len, &e)) {
 		log_warn("requests.jsonl: %s", e.text);

@@ -88,6 +88,7 @@ static enum err_code read_secrets(struct runner *r, struct error *e)
 	r->token = mem_strdup(js_str(o, "token"));
 	r->gateway_token = mem_strdup(js_str_or(o, "gateway_token", ""));
 	r->unsealed = js_get(o, "answers") ? js_copy(js_get(o, "answers")) : NULL;
+	r->told_before = js_get(o, "hide") ? js_copy(js_get(o, "hide")) : NULL;
 	explicit_bzero(text.data, text.len);
 	return ERR_OK;
 }

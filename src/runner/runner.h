@@ -17,6 +17,7 @@
 #include "base/js.h"
 #include "base/line.h"
 #include "base/proc.h"
+#include "base/scrub.h"
 #include "core/state.h"
 #include "sandbox/sandbox.h"
 
@@ -133,7 +134,8 @@ struct runner {
 	int64_t next_inbox_ms;
 	struct strbuf inlet;	  /* lines for the agent's stdin, not yet written */
 	int requests_file;	  /* requests.jsonl, or -1 */
-	struct js *secrets;	  /* texts that are cut out of all that is kept */
+	struct scrub secrets;	  /* cut out of all that is kept */
+	struct js *told_before;	  /* secrets of earlier turns, which the agent may know */
 	struct js *unsealed;	  /* decisions with people's secret answers: {gate: decision} */
 	size_t raw_skip;	  /* bytes of the line that is coming in which were kept before there was a secret */
 	bool turn_ends;		  /* the agent was asked to end its turn */
@@ -204,8 +206,8 @@ void inlet_send(void *runner, const char *line, size_t len); /* sink.send */
 void inlet_write(struct runner *r);			      /* what fits into the pipe now */
 void inlet_close(struct runner *r);
 void inlet_add_secret(struct runner *r, const struct js *gate_data, const struct js *decision);
-/* Cuts the secrets out of a line; true when one was in it. */
-bool inlet_scrub(const struct runner *r, struct strbuf *line);
+char *inlet_clean(const struct runner *r, const char *text); /* without the secrets, nor the half of one that was cut at its end; the caller frees */
+void inlet_hide(struct runner *r, const struct js *texts); /* from now on; called before the agent hears them */
 
 /* collect.c */
 void collect_plain_base(struct runner *r); /* plain layers, after setup: what setup did is not the agent's; then the agent */

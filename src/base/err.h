@@ -18,6 +18,7 @@ enum err_code {
 	ERR_UNPROCESSABLE, /* well-formed, but it does not fit what it is for */
 	ERR_CONFLICT,	 /* the name is taken, the thing is already settled */
 	ERR_GONE,	 /* a cursor or a thing that existed once */
+	ERR_FULL,	 /* the disk is full; with room again it may work */
 	ERR_LIMIT,	 /* a named limit was reached; smaller or later may work */
 	ERR_TIMEOUT,	 /* our own wait is up */
 	ERR_CANCELED,	 /* somebody asked for it to stop */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define KEY_SHOWN_MAX 120
+#define DUMP_FIRST_BYTES ((size_t)511) /* most texts fit */
 
 static json_t *in(const struct js *v)
 {
@@ -504,6 +505,7 @@ static char *dump(const struct js *v, int indent)
 {
 	struct strbuf text = STRBUF_LIMIT(SIZE_MAX / 2);
 
+	strbuf_reserve(&text, DUMP_FIRST_BYTES);
 	add_value(&text, v, indent);
 	return strbuf_detach(&text);
 }

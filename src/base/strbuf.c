@@ -71,7 +71,12 @@ void strbuf_adds(struct strbuf *b, const char *s)
 
 void strbuf_addc(struct strbuf *b, char c)
 {
-	strbuf_add(b, &c, 1);
+	if (b->len + 1 >= b->cap || !room(b)) {
+		strbuf_add(b, &c, 1);
+		return;
+	}
+	b->data[b->len++] = c;
+	b->data[b->len] = 0;
 }
 
 void strbuf_addf(struct strbuf *b, const char *fmt, ...)

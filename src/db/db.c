@@ -25,6 +25,7 @@ struct db_job {
 	void *arg;
 	struct error *e;
 	enum err_code rc;
+	bool again; /* it may be run twice */
 	sem_t done;
 	struct db_job *next;
 };
@@ -61,6 +62,7 @@ struct db {
 struct group {
 	struct db_job *jobs[DB_GROUP_MAX];
 	size_t n;
+	bool careful; /* without savepoints one of them failed */
 };
 
 static void job_fail(struct db_job *job, const struct error *why)
@@ -70,6 +72,34 @@ static void job_fail(struct db_job *job, const struct error *why)
 	job->rc = why->code;
 	if (job->e)
 		*job->e = *why;
+}
+
+/* A savepoint costs a copy of every page that an op touches.  An op that is alone needs none, nor do ops that can all be run again when one of
+ * them fails, which is rare. */
+static bool group_is_bare(const struct group *g, size_t first)
+{
+	bool bare = !g->careful;
+	for (size_t i = first; bare && g->n - first > 1 && i < g->n; i++)
+		bare = g->jobs[i]->again;
+	return bare;
+}
+
+static bool job_run_bare(struct db_conn *c, struct db_job *job)
+{
+	job->rc = job->op(c, job->arg, job->e);
+	db_statements_end(c);
+	return job->rc == ERR_OK;
+}
+
+/* The others' turn comes once more; the failed one's too, and then alone it fails. */
+static void group_take_back(struct group *g, size_t first, size_t end)
+{
+	g->careful = true;
+	for (size_t i = first; i < end; i++) {
+		g->jobs[i]->rc = ERR_OK;
+		if (g->jobs[i]->e)
+			error_clear(g->jobs[i]->e);
+	}
 }
 
 /* Runs one op in a savepoint.  False: the whole transaction is gone, `e` says why. */
@@ -92,15 +122,22 @@ static size_t group_commit(struct db_conn *c, struct group *g, size_t first)
 {
 	struct error e = ERROR_INIT;
 	size_t end = first;
+	bool bare = group_is_bare(g, first);
 	enum err_code rc = c->backend->tx(c, DB_TX_BEGIN_WRITE, &e);
 	bool whole = !rc;
-	while (whole && end < g->n)
-		whole = job_run(c, g->jobs[end++], &e);
+	while (whole && end < g->n) {
+		struct db_job *job = g->jobs[end++];
+		whole = bare ? job_run_bare(c, job) : job_run(c, job, &e);
+	}
 	if (whole)
 		whole = !c->backend->tx(c, DB_TX_COMMIT, &e);
 	if (whole)
 		return end;
 	c->backend->tx(c, DB_TX_ROLLBACK, NULL);
+	if (bare && g->n - first > 1 && !rc && g->jobs[end - 1]->rc) {
+		group_take_back(g, first, end);
+		return first;
+	}
 	if (rc)
 		end = g->n;
 	if (!e.code)
@@ -257,10 +294,10 @@ void db_ride(struct db *db, const struct db_rider *rider)
 	pthread_setspecific(db->rider, rider);
 }
 
-enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e)
+static enum err_code write_job(struct db *db, db_op *op, void *arg, bool again, struct error *e)
 {
 	struct ridden ridden = { .rider = pthread_getspecific(db->rider), .op = op, .arg = arg };
-	struct db_job job = { .op = op, .arg = arg, .e = e };
+	struct db_job job = { .op = op, .arg = arg, .again = again && !ridden.rider, .e = e };
 	if (ridden.rider) {
 		job.op = ridden_op;
 		job.arg = &ridden;
@@ -275,6 +312,16 @@ enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e)
 		job_await(&job);
 	sem_destroy(&job.done);
 	return rc ? rc : job.rc;
+}
+
+enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e)
+{
+	return write_job(db, op, arg, false, e);
+}
+
+enum err_code db_write_again(struct db *db, db_op *op, void *arg, struct error *e)
+{
+	return write_job(db, op, arg, true, e);
 }
 
 /* An idle reader, or leave to open one more (NULL with ERR_OK), or ERR_BUSY when all stay in use for too long. */

@@ -32,6 +32,7 @@ void db_close(struct db *db); /* finishes what is queued */
 
 typedef enum err_code db_op(struct db_conn *c, void *arg, struct error *e);
 MUST_USE enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e);
+MUST_USE enum err_code db_write_again(struct db *db, db_op *op, void *arg, struct error *e); /* cheaper in a crowd; the op may be run once more after its changes were undone */
 MUST_USE enum err_code db_read(struct db *db, db_op *op, void *arg, struct error *e);
 /* What goes along with the calling thread's next write, in its very transaction (so that both are durable, or neither): `before` runs first and
  * may refuse it, `after` runs when it has succeeded and may still undo it.  It rides once; NULL takes back one that has not ridden. */

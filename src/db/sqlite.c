@@ -49,7 +49,7 @@ static const struct { int sqlite; enum err_code code; const char *hint; } codes[
 	{ SQLITE_CONSTRAINT, ERR_CONFLICT, NULL },
 	{ SQLITE_BUSY, ERR_BUSY, "another program holds the database; close it or try again" },
 	{ SQLITE_LOCKED, ERR_BUSY, NULL },
-	{ SQLITE_FULL, ERR_IO, "free some space on the disk that holds the data directory" },
+	{ SQLITE_FULL, ERR_FULL, "free some space on the disk that holds the data directory" },
 	{ SQLITE_IOERR, ERR_IO, "look at the disk and at `dmesg`" },
 	{ SQLITE_CANTOPEN, ERR_IO, "look at the directory's owner and permissions" },
 	{ SQLITE_READONLY, ERR_IO, "look at the file's owner and permissions" },

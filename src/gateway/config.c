@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *const top_members[] = { "socket", "control", "key", "record_dir", "uid", "gid", "providers", "default_provider", "limits", NULL };
+#define CONFIG_USUAL_MAX ((size_t)512 << 10)
+
+static const char *const top_members[] = { "socket", "control", "key", "record_dir", "uid", "gid", "providers", "default_provider", "limits", "hide", NULL };
 static const char *const provider_members[] = { "base_url", "key", "wire", "model", NULL };
 static const char *const limit_members[] = { "connect_ms", "idle_ms", "drain_ms", "probe_ms", "early_ms", NULL };
 
@@ -30,6 +32,15 @@ static void js_wipe(const struct js *o, const char *key)
 		sodium_memzero((void *)(uintptr_t)s, strlen(s));
 }
 
+void config_forget_hidden(struct config *c)
+{
+	for (struct js_iter it = js_iter(c->hide); it.key != NULL; js_next(&it))
+		for (size_t i = 0; i < js_len(it.value); i++)
+			if (js_text(js_at(it.value, i)) != NULL)
+				sodium_memzero((void *)(uintptr_t)js_text(js_at(it.value, i)), js_text_len(js_at(it.value, i)));
+	js_free(TAKE_PTR(c->hide));
+}
+
 static void config_free(struct config *c)
 {
 	for (size_t i = 0; i < c->provider_count; i++) {
@@ -46,6 +57,7 @@ static void config_free(struct config *c)
 	free(c->control);
 	free(c->record_dir);
 	free(c->default_provider);
+	config_forget_hidden(c);
 	sodium_memzero(c, sizeof(*c));
 	free(c);
 }
@@ -263,6 +275,24 @@ static enum err_code config_read(struct config *c, const struct js *o, struct er
 	return rc;
 }
 
+/* Secrets come and go; the configuration is the same. */
+static void hash_set(struct config *c, struct js *o, const char *text, size_t len)
+{
+	unsigned char hash[CONFIG_HASH_BYTES];
+	AUTO_FREE char *rest = NULL;
+
+	c->hide = js_ref(js_get(o, "hide"));
+	if (c->hide != NULL) {
+		js_del(o, "hide");
+		text = rest = js_dump(o);
+		len = strlen(rest);
+	}
+	crypto_generichash(hash, sizeof(hash), (const unsigned char *)text, len, NULL, 0);
+	sodium_bin2hex(c->hash, sizeof(c->hash), hash, sizeof(hash));
+	if (rest != NULL)
+		sodium_memzero(rest, len);
+}
+
 static void document_wipe(const struct js *o)
 {
 	js_wipe(o, "key");
@@ -274,18 +304,16 @@ enum err_code config_parse(const char *text, size_t len, struct config **ret, st
 {
 	AUTO(config_cleanup) struct config *c = NEW(struct config);
 	AUTO_JS struct js *o = js_parse(text, len, e);
-	unsigned char hash[CONFIG_HASH_BYTES];
 	enum err_code rc;
 
 	c->references = 1;
 	if (js_type(o) != JS_OBJECT)
 		return o == NULL ? error_wrap(e, "gateway configuration") : error_set(e, ERR_INVALID, "gateway configuration: expected an object");
 	rc = config_read(c, o, e);
+	hash_set(c, o, text, len);
 	document_wipe(o);
 	if (rc != ERR_OK)
 		return error_wrap(e, "gateway configuration");
-	crypto_generichash(hash, sizeof(hash), (const unsigned char *)text, len, NULL, 0);
-	sodium_bin2hex(c->hash, sizeof(c->hash), hash, sizeof(hash));
 	*ret = TAKE_PTR(c);
 	return ERR_OK;
 }
@@ -295,7 +323,7 @@ enum err_code config_load_fd(int fd, struct config **ret, struct error *e)
 	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(CONFIG_BYTES_MAX);
 	enum err_code rc;
 
-	(void)strbuf_reserve(&text, CONFIG_BYTES_MAX / 2); /* so that growing leaves no copies behind */
+	(void)strbuf_reserve(&text, CONFIG_USUAL_MAX); /* so that growing leaves no copies behind */
 	rc = file_read_fd(fd, CONFIG_BYTES_MAX, &text, e);
 	if (rc == ERR_OK)
 		rc = config_parse(strbuf_str(&text), text.len, ret, e);
@@ -312,7 +340,7 @@ enum err_code config_load(const char *path, struct config **ret, struct error *e
 
 	if (stat(path, &st) == 0 && (st.st_mode & 077) != 0)
 		return error_set(e, ERR_INVALID, "the gateway configuration '%s' can be read by others, expected mode 0600", path);
-	(void)strbuf_reserve(&text, CONFIG_BYTES_MAX / 2);
+	(void)strbuf_reserve(&text, CONFIG_USUAL_MAX);
 	rc = file_read(path, CONFIG_BYTES_MAX, &text, e);
 	if (rc == ERR_OK)
 		rc = config_parse(strbuf_str(&text), text.len, ret, e);

@@ -4,17 +4,19 @@
  *	 "uid":N, "gid":N, "default_provider":"openai",
  *	 "providers":{"openai":{"base_url":"https://api.openai.com/v1","key":"...","wire":"responses","model":"override, optional"}},
  *	 (wire: responses or messages; left out: whichever of them an agent asks for)
+ *	 "hide":{"TASK":["secret", ...]}: what is kept out of the record from the first request on; no part of the hash
  *	 "limits":{"connect_ms":10000,"idle_ms":600000,"drain_ms":600000,"probe_ms":5000,"early_ms":20000}}
  *
  * A struct config is immutable and counted: an exchange keeps the one it began with while HUP brings another. */
 #pragma once
 #include "base/err.h"
+#include "base/js.h"
 #include "model/token.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CONFIG_BYTES_MAX ((size_t)1 << 20)
+#define CONFIG_BYTES_MAX ((size_t)8 << 20)
 #define CONFIG_PROVIDERS_MAX 64
 #define CONFIG_HASH_BYTES 16
 #define CONFIG_CONNECT_MS INT64_C(10000)
@@ -46,13 +48,15 @@ struct config {
 	int64_t connect_ms, idle_ms, drain_ms, probe_ms, early_ms;
 	struct provider *providers;
 	size_t provider_count;
-	char hash[CONFIG_HASH_BYTES * 2 + 1]; /* of the document's bytes */
+	struct js *hide; /* {task: [texts]}, or NULL */
+	char hash[CONFIG_HASH_BYTES * 2 + 1]; /* of the document's bytes, as they are without `hide` */
 };
 
 MUST_USE enum err_code config_load(const char *path, struct config **ret, struct error *e);
 MUST_USE enum err_code config_load_fd(int fd, struct config **ret, struct error *e);
 MUST_USE enum err_code config_parse(const char *text, size_t len, struct config **ret, struct error *e);
 struct config *config_ref(struct config *c); /* the caller guards the pointer it comes from */
+void config_forget_hidden(struct config *c); /* wipes `hide`, once it was told to the recorder */
 void config_unref(struct config *c);	     /* NULL is fine; the last one wipes the keys */
 const struct provider *config_provider(const struct config *c, const char *name); /* NULL name: the default */
 /* Of the providers that a run may use, the one that speaks `wire`. A run that is bound to the default one may use another for an API that

@@ -285,6 +285,7 @@ static void meter_begin(struct exchange *x)
 	const char *type = transfer_header(x->transfer, "Content-Type");
 
 	meter_init(&x->meter, type != NULL && str_starts(type, "text/event-stream"));
+	x->meter.scrub = &x->ticket.scrub;
 	x->metering = true;
 }
 

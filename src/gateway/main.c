@@ -137,6 +137,18 @@ static enum err_code servers_start(struct gateway *g, struct error *e)
 	return http_server_start(&http, &g->control_http, e);
 }
 
+/* Before the first request can come. */
+static enum err_code hidden_take(struct gateway *g, struct error *e)
+{
+	struct config *c = g->host.config;
+	enum err_code rc = ERR_OK;
+
+	for (struct js_iter it = js_iter(c->hide); it.key != NULL && rc == ERR_OK; js_next(&it))
+		rc = record_hide(g->host.recorder, it.key, it.value, e);
+	config_forget_hidden(c);
+	return rc;
+}
+
 static enum err_code gateway_start(struct gateway *g, struct error *e)
 {
 	const struct config *c = g->host.config;
@@ -146,6 +158,8 @@ static enum err_code gateway_start(struct gateway *g, struct error *e)
 		rc = record_dir_prepare(c, e);
 	if (rc == ERR_OK)
 		rc = recorder_open(c->record_dir, &g->host.recorder, e);
+	if (rc == ERR_OK)
+		rc = hidden_take(g, e);
 	if (rc == ERR_OK)
 		rc = sockets_take(c->socket, c->control, &g->sockets, e);
 	if (rc == ERR_OK)

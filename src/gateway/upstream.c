@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mask.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/strbuf.h"
@@ -38,6 +39,7 @@ struct transfer {
 	char errbuf[CURL_ERROR_SIZE];
 	int64_t idle_ms, last_ms;
 	bool running;
+	struct mask key; /* a provider that says our key again does not say it to the agent, nor to the record */
 
 	char *host;
 	struct transfer_header headers[UPSTREAM_HEADERS_MAX]; /* written before status is */
@@ -77,6 +79,7 @@ static void transfer_unref(struct transfer *t)
 	free(t->body);
 	free(t->host);
 	free(t->error);
+	mask_release(&t->key);
 	strbuf_release(&t->bytes);
 	pthread_cond_destroy(&t->changed);
 	pthread_mutex_destroy(&t->lock);
@@ -99,7 +102,10 @@ static void header_keep(struct transfer *t, const char *data, size_t len, const 
 			value++;
 		while (end > value && strchr(" \t\r\n", end[-1]) != NULL)
 			end--;
-		t->headers[t->header_count++] = (struct transfer_header){ kept_headers[i], mem_strndup(value, (size_t)(end - value)) };
+		struct strbuf shown = STRBUF_INIT;
+		mask_feed(&t->key, value, (size_t)(end - value), &shown);
+		mask_end(&t->key, &shown);
+		t->headers[t->header_count++] = (struct transfer_header){ kept_headers[i], strbuf_detach(&shown) };
 		return;
 	}
 }
@@ -156,7 +162,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *ctx)
 	full = t->bytes.len > 0 && t->bytes.len + len > UPSTREAM_BUFFER;
 	t->paused = full;
 	if (!full)
-		strbuf_add(&t->bytes, data, len);
+		mask_feed(&t->key, data, len, &t->bytes);
 	transfer_changed(t);
 	pthread_mutex_unlock(&t->lock);
 	return full ? CURL_WRITEFUNC_PAUSE : len;
@@ -192,6 +198,7 @@ static void transfer_end(struct transfer *t, CURLcode code, const char *why)
 		t->next->prev = t->prev;
 	t->running = false;
 	pthread_mutex_lock(&t->lock);
+	mask_end(&t->key, &t->bytes);
 	t->failed = code != CURLE_OK || why != NULL;
 	t->timed_out = t->timed_out || code == CURLE_OPERATION_TIMEDOUT;
 	if (t->failed)
@@ -439,6 +446,7 @@ enum err_code transfer_start(struct upstream *u, struct transfer_request *rq, st
 	t->body_len = rq->body_len;
 	t->host = mem_strdup(rq->host);
 	t->idle_ms = rq->idle_ms;
+	mask_init(&t->key, rq->key);
 	t->bytes.max = UPSTREAM_BUFFER + CURL_MAX_WRITE_SIZE;
 	t->references = 2;
 	pthread_mutex_init(&t->lock, NULL);

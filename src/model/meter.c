@@ -97,12 +97,13 @@ static void meter_take_usage(struct meter *m, const struct js *u)
 
 void meter_take_item(struct meter *m, const struct js *item)
 {
+	AUTO_JS struct js *clean = m->scrub != NULL ? scrub_js(m->scrub, item) : js_ref(item);
 	struct js *kept;
 	AUTO_FREE char *text = NULL;
 
 	if (js_type(item) != JS_OBJECT)
 		return;
-	kept = item_cut(item, METER_ITEM_MAX);
+	kept = item_cut(clean, METER_ITEM_MAX);
 	text = js_dump(kept);
 	if (m->output_bytes + strlen(text) > METER_OUTPUT_MAX) {
 		m->overflow = true;
@@ -115,7 +116,8 @@ void meter_take_item(struct meter *m, const struct js *item)
 
 void meter_take_error(struct meter *m, const struct js *error, const char *otherwise)
 {
-	const char *text = js_str_or(error, "message", js_str_or(error, "code", otherwise));
+	AUTO_JS struct js *clean = m->scrub != NULL ? scrub_js(m->scrub, error) : js_ref(error);
+	const char *text = js_str_or(clean, "message", js_str_or(clean, "code", otherwise));
 
 	if (m->error != NULL || str_empty(text))
 		return;

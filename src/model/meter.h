@@ -4,6 +4,7 @@
 #pragma once
 #include "base/js.h"
 #include "base/line.h"
+#include "base/scrub.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,6 +30,7 @@ struct meter {
 	struct strbuf event;	/* data of the present SSE event, or the plain reply */
 	struct js *block;	/* Messages: the content block in the making, NULL between them */
 	struct strbuf block_text; /* its text so far, cut at METER_ITEM_MAX */
+	const struct scrub *scrub; /* what is cut out of items and errors before they are kept; NULL: nothing */
 };
 
 void meter_init(struct meter *m, bool sse);

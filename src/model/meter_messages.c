@@ -54,6 +54,10 @@ static void block_end(struct meter *m)
 
 	if (m->block == NULL)
 		return;
+	if (m->scrub != NULL && m->block_text.over) { /* what is cut off must not leave the half of a secret */
+		scrub_text(m->scrub, &m->block_text);
+		scrub_cut_end(m->scrub, &m->block_text);
+	}
 	if (str_ends(type, "tool_use")) {
 		input = js_parse(strbuf_str(&m->block_text), m->block_text.len, NULL);
 		js_set(m->block, "input", input != NULL ? input : js_string(strbuf_str(&m->block_text)));

@@ -33,9 +33,18 @@ struct run_state {
 	size_t answered; /* items of the last reply, which the agent will send back */
 };
 
+/* What must not be written of a task's runs. */
+struct hidden {
+	struct hidden *next; /* most recently used first */
+	char *task;
+	struct scrub scrub;
+};
+
 struct recorder {
 	int dir_fd;
-	pthread_mutex_t lock; /* guards runs, run_count and all states; held while a start line is written: starts are rare and short */
+	pthread_mutex_t lock; /* guards all below; held while a start line is written: starts are rare and short */
+	struct hidden *hidden;
+	size_t hidden_count;
 	struct run_state *runs;
 	size_t run_count;
 };
@@ -60,10 +69,23 @@ static void run_state_free(struct run_state *s)
 	free(s);
 }
 
+static void hidden_free(struct hidden *h)
+{
+	scrub_release(&h->scrub);
+	free(h->task);
+	free(h);
+}
+
 void recorder_free(struct recorder *r)
 {
 	if (r == NULL)
 		return;
+	while (r->hidden != NULL) {
+		struct hidden *h = r->hidden;
+
+		r->hidden = h->next;
+		hidden_free(h);
+	}
 	while (r->runs != NULL) {
 		struct run_state *s = r->runs;
 
@@ -108,6 +130,52 @@ static struct run_state *recorder_state(struct recorder *r, const char *run)
 	s->next = r->runs;
 	r->runs = s;
 	return s;
+}
+
+/* Of the task whose name `id` is, or begins with as a run's does; moved to the front. NULL: nothing is hidden. */
+static struct hidden *recorder_hidden(struct recorder *r, const char *id)
+{
+	size_t len = strcspn(id, ".");
+
+	for (struct hidden **at = &r->hidden; *at != NULL; at = &(*at)->next) {
+		struct hidden *h = *at;
+
+		if (strlen(h->task) != len || memcmp(h->task, id, len) != 0)
+			continue;
+		*at = h->next;
+		h->next = r->hidden;
+		r->hidden = h;
+		return h;
+	}
+	return NULL;
+}
+
+static struct hidden *hidden_add(struct recorder *r, const char *task)
+{
+	struct hidden *h = NEW(struct hidden), **last = &r->hidden;
+
+	while (r->hidden_count == RECORD_HIDE_TASKS_MAX && (*last)->next != NULL)
+		last = &(*last)->next;
+	if (r->hidden_count == RECORD_HIDE_TASKS_MAX)
+		hidden_free(TAKE_PTR(*last));
+	else
+		r->hidden_count++;
+	h->task = mem_strdup(task);
+	h->next = r->hidden;
+	r->hidden = h;
+	return h;
+}
+
+enum err_code record_hide(struct recorder *r, const char *task, const struct js *texts, struct error *e)
+{
+	struct hidden *h;
+	enum err_code rc;
+
+	pthread_mutex_lock(&r->lock);
+	h = recorder_hidden(r, task);
+	rc = scrub_add_all(h != NULL ? &h->scrub : &hidden_add(r, task)->scrub, texts, e);
+	pthread_mutex_unlock(&r->lock);
+	return rc != ERR_OK ? error_wrap(e, "task %s", task) : ERR_OK;
 }
 
 static void chain_from_hex(const char *hex, struct chain *ret)
@@ -279,10 +347,12 @@ static void line_begin(struct js *line, int64_t n, const char *phase)
 	js_set_str(line, "at", at);
 }
 
-static struct js *start_line(const struct run_state *s, const struct record_request *rq)
+/* The secrets go first: neither a cut item nor the chain, which could be guessed from, tells of them. */
+static struct js *start_line(const struct run_state *s, const struct record_request *rq, const struct scrub *scrub)
 {
 	AUTO_JS struct js *alone = NULL;
-	const struct js *items = rq->input;
+	AUTO_JS struct js *input = scrub_js(scrub, rq->input);
+	const struct js *items = input;
 	struct js *line = js_object();
 	char hex[RECORD_CHAIN_BYTES * 2 + 1];
 	struct chain chain;
@@ -333,9 +403,10 @@ static enum err_code run_file_open(struct recorder *r, const char *run, int *ret
 	return ERR_OK;
 }
 
-static enum err_code start_locked(struct recorder *r, int fd, const struct token_claims *claims, const struct record_request *rq, int64_t *ret_n, struct error *e)
+static enum err_code start_locked(struct recorder *r, int fd, const struct token_claims *claims, const struct record_request *rq, struct record_ticket *t, struct error *e)
 {
 	struct run_state *s = recorder_state(r, claims->run);
+	struct hidden *hidden = recorder_hidden(r, claims->run);
 	AUTO_JS struct js *line = NULL;
 	enum err_code rc = state_fold(s, fd, e);
 
@@ -344,8 +415,10 @@ static enum err_code start_locked(struct recorder *r, int fd, const struct token
 	rc = limits_check(s, claims, e);
 	if (rc != ERR_OK)
 		return rc;
-	line = start_line(s, rq);
-	*ret_n = s->n + 1;
+	if (hidden != NULL)
+		scrub_copy(&t->scrub, &hidden->scrub);
+	line = start_line(s, rq, &t->scrub);
+	t->n = s->n + 1;
 	return line_append(fd, line, false, e); /* folded like any other line, by the next request */
 }
 
@@ -358,11 +431,13 @@ enum err_code record_start(struct recorder *r, const struct token_claims *claims
 		return rc;
 	flock(fd, LOCK_EX); /* before our own lock: another process may hold it for a moment */
 	pthread_mutex_lock(&r->lock);
-	rc = start_locked(r, fd, claims, rq, &ret->n, e);
+	rc = start_locked(r, fd, claims, rq, ret, e);
 	pthread_mutex_unlock(&r->lock);
 	flock(fd, LOCK_UN);
-	if (rc != ERR_OK)
+	if (rc != ERR_OK) {
+		scrub_release(&ret->scrub);
 		return rc;
+	}
 	ret->started_mono_ms = clock_mono_ms();
 	ret->fd = TAKE_FD(fd);
 	return ERR_OK;
@@ -371,6 +446,7 @@ enum err_code record_start(struct recorder *r, const struct token_claims *claims
 static struct js *end_line(const struct record_ticket *t, const struct record_result *res)
 {
 	const struct meter *m = res->meter;
+	AUTO_JS struct js *error = js_string(res->error);
 	struct js *line = js_object();
 
 	line_begin(line, t->n, "end");
@@ -378,8 +454,8 @@ static struct js *end_line(const struct record_ticket *t, const struct record_re
 	js_set_int(line, "status", res->status);
 	js_set(line, "usage", m != NULL && m->has_usage ? usage_to_js(&m->usage) : js_null());
 	js_set_int(line, "bytes_out", res->bytes_out);
-	js_set(line, "error", js_string(res->error));
-	js_set(line, "output", m != NULL ? js_copy(m->output) : js_array());
+	js_set(line, "error", scrub_js(&t->scrub, error));
+	js_set(line, "output", m != NULL ? scrub_js(&t->scrub, m->output) : js_array());
 	if (m != NULL && m->overflow)
 		js_set_bool(line, "output_incomplete", true);
 	return line;
@@ -394,5 +470,6 @@ enum err_code record_end(UNUSED struct recorder *r, struct record_ticket *ticket
 	flock(fd, LOCK_EX);
 	rc = line_append(fd, line, true, e);
 	flock(fd, LOCK_UN);
+	scrub_release(&ticket->scrub);
 	return rc;
 }

@@ -8,6 +8,8 @@
  * output before), so that the file reads as one conversation.  Items are cut at METER_ITEM_MAX.
  * The file itself is the state: numbers, spent requests and tokens are folded from its lines, so they survive a restart, and two
  * gateways (an old one that drains, its successor) may write the same file; a lock on the file keeps their lines whole.
+ * People's secret answers, which an agent tells its model, are told to record_hide before it hears them, and are cut out of all that is
+ * written of the task's runs from then on.  They are kept in memory only.
  * Thread-safe. */
 #pragma once
 #include "base/js.h"
@@ -21,6 +23,7 @@
 #define RECORD_DELTA_MAX ((size_t)512 << 10)  /* bytes of input kept of one exchange */
 #define RECORD_FILE_MAX ((off_t)512 << 20)    /* a run's record; beyond it the run's requests are refused */
 #define RECORD_CHAIN_BYTES 16
+#define RECORD_HIDE_TASKS_MAX 4096 /* tasks with secrets; the longest unused is forgotten, and told again before its next run */
 
 struct recorder;
 
@@ -38,6 +41,7 @@ struct record_ticket {
 	int fd;
 	int64_t n;
 	int64_t started_mono_ms;
+	struct scrub scrub; /* the task's secrets as they were at the start: what is told later the model cannot know now */
 };
 #define RECORD_TICKET_INIT { .fd = -1 }
 
@@ -51,6 +55,9 @@ struct record_result {
 /* `dir` exists already; it is opened here, so that the process may become another user afterwards. */
 MUST_USE enum err_code recorder_open(const char *dir, struct recorder **ret, struct error *e);
 void recorder_free(struct recorder *r);
+
+/* Cuts these texts (an array) out of what is written of the runs of `task` (their ids are TASK.worker.n). Again is fine. ERR_LIMIT: too many. */
+MUST_USE enum err_code record_hide(struct recorder *r, const char *task, const struct js *texts, struct error *e);
 
 /* Counts the request against the claims' limits and writes the start line.  ERR_LIMIT: a limit of the run is used up; nothing was
  * written.  ERR_IO: it cannot be recorded, so it must not be made. */

@@ -214,6 +214,7 @@ static const struct { CURLcode code; const char *hint; } hints[] = {
 	{ CURLE_SSL_CONNECT_ERROR, "does it speak TLS at all? Without, its address begins with http://" },
 	{ CURLE_GOT_NOTHING, "it closed without an answer: does it want https://?" },
 	{ CURLE_WEIRD_SERVER_REPLY, "it does not speak HTTP there: does it want https://?" },
+	{ CURLE_RECV_ERROR, "it broke the connection off: does it want https://?" },
 	{ CURLE_COULDNT_RESOLVE_HOST, "is the name right?" },
 };
 

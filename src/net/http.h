@@ -63,7 +63,8 @@ struct http_server {
 	size_t n_patterns;
 	struct listener listeners[2]; /* unix, TCP; daemon NULL where there is none */
 	atomic_bool quiet, stopping;
-	atomic_size_t bodies_bytes; /* in memory now, against HTTP_BODIES_MAX */
+	atomic_size_t bodies_bytes;  /* in memory now, against HTTP_BODIES_MAX */
+	atomic_size_t replies_bytes; /* the same for HTTP_REPLIES_MAX */
 	atomic_uint_fast64_t requests, connections_now, streams_now, bytes_in, bytes_out;
 	pthread_mutex_t streams_lock; /* guards the next two */
 	struct http_stream *streams;

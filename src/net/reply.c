@@ -71,20 +71,63 @@ static void sent(struct http_request *r, uint64_t n)
 	atomic_fetch_add_explicit(&r->server->bytes_out, n, memory_order_relaxed);
 }
 
+/* A large answer that waits for its reader. */
+struct kept {
+	struct http_server *server;
+	char *data;
+	size_t len;
+};
+
+static void kept_free(void *arg)
+{
+	struct kept *k = arg;
+	atomic_fetch_sub_explicit(&k->server->replies_bytes, k->len, memory_order_relaxed);
+	free(k->data);
+	free(k);
+}
+
+/* What was done is always told; what was only asked for may be asked for again. */
+static bool large_refused(struct http_request *r, size_t len)
+{
+	struct http_server *s = r->server;
+	bool is_question = strcmp(r->method, "GET") == 0 || strcmp(r->method, "HEAD") == 0;
+	struct error e = ERROR_INIT;
+	if (atomic_fetch_add_explicit(&s->replies_bytes, len, memory_order_relaxed) + len <= HTTP_REPLIES_MAX || !is_question)
+		return false;
+	atomic_fetch_sub_explicit(&s->replies_bytes, len, memory_order_relaxed);
+	error_set(&e, ERR_BUSY, "the server holds %zu bytes of answers that nobody has read yet, its limit", HTTP_REPLIES_MAX);
+	error_hint(&e, "read them; or ask for less at once: ?limit=");
+	http_reply_error_status(r, 503, &e);
+	return true;
+}
+
+static void reply_bytes(struct http_request *r, int status, const char *content_type, char *taken, size_t len)
+{
+	if (len > HTTP_REPLY_SMALL && large_refused(r, len)) {
+		free(taken);
+		return;
+	}
+	sent(r, len);
+	if (len <= HTTP_REPLY_SMALL) {
+		reply_once(r, status, content_type, MHD_create_response_from_buffer(len, taken, MHD_RESPMEM_MUST_FREE));
+		return;
+	}
+	struct kept *k = NEW(struct kept);
+	*k = (struct kept){ r->server, taken, len };
+	reply_once(r, status, content_type, MHD_create_response_from_buffer_with_free_callback_cls(len, taken, kept_free, k));
+}
+
 void http_reply(struct http_request *r, int status, const char *content_type, const void *data, size_t len)
 {
 	AUTO_FREE char *copy = mem_alloc(len); /* MHD's own copying takes no const */
 	if (len)
 		memcpy(copy, data, len);
-	sent(r, len);
-	reply_once(r, status, content_type, MHD_create_response_from_buffer(len, TAKE_PTR(copy), MHD_RESPMEM_MUST_FREE));
+	reply_bytes(r, status, content_type, TAKE_PTR(copy), len);
 }
 
 static void reply_text(struct http_request *r, int status, const char *content_type, char *taken)
 {
-	size_t len = strlen(taken);
-	sent(r, len);
-	reply_once(r, status, content_type, MHD_create_response_from_buffer(len, taken, MHD_RESPMEM_MUST_FREE));
+	reply_bytes(r, status, content_type, taken, strlen(taken));
 }
 
 void http_reply_js(struct http_request *r, int status, struct js *taken)

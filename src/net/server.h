@@ -21,6 +21,8 @@
 #define HTTP_HEADER_MEMORY ((size_t)10 << 10)	/* per connection, heads of request and reply: most of what a watcher costs */
 #define HTTP_HEAD_MAX ((size_t)8 << 10)		/* of a request's head; beyond: 431. Some 90 headers fit, whatever their length */
 #define HTTP_BODIES_MAX ((size_t)256 << 20)	/* request bodies in memory, all connections together; beyond: 503 */
+#define HTTP_REPLIES_MAX ((size_t)256 << 20)	/* large answers in memory, all connections together; beyond, a GET gets 503 */
+#define HTTP_REPLY_SMALL ((size_t)64 << 10)	/* answers up to this are not counted */
 #define HTTP_DRAIN_MAX ((size_t)64 << 10)	/* of a refused request's body is read for politeness; a longer one: answered at once and closed */
 #define HTTP_DISCARD_MAX ((size_t)8 << 20)	/* of a chunked body over its limit is read before the connection is cut without an answer */
 #define HTTP_INTAKE_DISCARD_MAX ((size_t)64 << 20) /* of a refused upload is read off before the connection is cut without an answer */

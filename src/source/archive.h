@@ -4,7 +4,7 @@
 #include "source/cache.h"
 #include "source/report.h"
 
-#define ARCHIVE_TIMEOUT_MS ((int64_t)30 * 60 * 1000) /* of the unpacking */
+#define ARCHIVE_TIMEOUT_MS ((int64_t)9 * 60 * 1000) /* of the unpacking; less than a submit waits for it */
 
 struct archive_job {
 	int fd;		      /* of the file, at its start */

@@ -8,6 +8,7 @@
 #include "source/cache.h"
 #include "source/git.h"
 #include "source/index_file.h"
+#include "source/lfs.h"
 #include "source/submodule.h"
 #include "source/tree_dir.h"
 #include <dirent.h>
@@ -21,6 +22,7 @@
 #define RECORD_MAX ((size_t)64 << 10)
 #define SHA1_SIZE 20
 #define SUBMODULES_SHOWN 20
+#define LFS_MARK "lfs-" /* in the name of a tree whose files are not all what its commit holds: none begins from it */
 
 struct tree { /* one tree in the making */
 	const struct checkout_job *job;
@@ -50,7 +52,7 @@ static void tree_init(struct tree *t, const struct checkout_job *job)
 
 	*t = (struct tree){ .job = job, .trees = file_join(job->cache, "trees"), .warnings = js_array() };
 	t->store_mark = mem_printf("-%.*s-", CHECKOUT_HASH_SHOWN, store);
-	t->name = mem_printf("%s%s%.*s", job->commit, t->store_mark, CHECKOUT_HASH_SHOWN, view);
+	t->name = mem_printf("%s%s%s%.*s", job->commit, t->store_mark, job->with_lfs ? LFS_MARK : "", CHECKOUT_HASH_SHOWN, view);
 	t->path = file_join(t->trees, t->name);
 	t->temp = mem_printf("%s/.tmp-%s", t->trees, t->name);
 	t->lock = mem_printf("%s/.lock-%s", t->trees, t->name);
@@ -93,7 +95,7 @@ static char *find_previous(const struct tree *t)
 	struct stat st;
 
 	while (d && (entry = readdir(d))) {
-		if (entry->d_name[0] == '.' || !strstr(entry->d_name, t->store_mark))
+		if (entry->d_name[0] == '.' || !strstr(entry->d_name, t->store_mark) || strstr(entry->d_name, "-" LFS_MARK))
 			continue;
 		if (fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
 			continue;
@@ -171,6 +173,15 @@ static void note_submodule(struct tree *t, const char *name)
 	js_push_str(t->warnings, strbuf_str(&text));
 }
 
+/* In a pointer's place, what it points to. */
+static enum err_code put_lfs(const struct tree *t, int dir, const struct lfs_file *f, uint32_t mode, struct error *e)
+{
+	AUTO_FREE char *temp = file_join(t->temp, ".git/signalbox-part");
+
+	TRY(file_copy(f->kept, temp, mode & 0111 ? 0755 : 0644, e));
+	return renameat(AT_FDCWD, temp, dir, f->path) < 0 ? error_errno(e, "put '%s'", f->path) : ERR_OK;
+}
+
 /* Every file gets one old time, and its entry with it, so that nothing has to be read again to know that it is unchanged. */
 static enum err_code age_files(struct tree *t, const char *index, struct error *e)
 {
@@ -186,9 +197,15 @@ static enum err_code age_files(struct tree *t, const char *index, struct error *
 
 		if (entry.mode == INDEX_MODE_GITLINK)
 			note_submodule(t, entry.name);
+		const struct lfs_file *lfs = S_ISREG(entry.mode) ? lfs_find(t->job->lfs, entry.name) : NULL;
+
 		t->files++;
-		t->bytes += entry.size;
-		if (entry.mode == INDEX_MODE_GITLINK || is_old)
+		t->bytes += lfs ? lfs->size : entry.size;
+		if (lfs) {
+			TRY(put_lfs(t, dir, lfs, entry.mode, e));
+			index_put_u32(entry.stat + INDEX_STAT_SIZE, (uint32_t)lfs->size); /* so that git finds it unchanged */
+		}
+		if (entry.mode == INDEX_MODE_GITLINK || (is_old && !lfs))
 			continue;
 		if (utimensat(dir, entry.name, times, AT_SYMLINK_NOFOLLOW) < 0)
 			return error_errno(e, "set the time of '%s'", entry.name);

@@ -5,6 +5,7 @@
 #include "source/report.h"
 
 struct submodule_list;
+struct lfs_list;
 
 #define CHECKOUT_MTIME 1000000000 /* of every file, in s: old, so that no index entry is ever in doubt */
 #define CHECKOUT_INDEX ".git/signalbox-index"
@@ -19,6 +20,8 @@ struct checkout_job {
 	struct report *report;
 	bool with_submodules;
 	const struct submodule_list *submodules; /* to make it; not needed to find it */
+	bool with_lfs;
+	const struct lfs_list *lfs; /* the same */
 };
 
 /* Adds checkout, tree, files, bytes, reused to `result`. */

@@ -12,12 +12,14 @@
 struct parts {
 	struct mirror_found found;
 	struct submodule_list submodules;
+	struct lfs_list lfs;
 };
 
 static void parts_release(struct parts *p)
 {
 	mirror_found_release(&p->found);
 	submodule_list_release(&p->submodules);
+	lfs_list_release(&p->lfs);
 }
 
 static enum err_code get_all(struct fetch *f, struct parts *p, struct error *e)
@@ -30,6 +32,8 @@ static enum err_code get_all(struct fetch *f, struct parts *p, struct error *e)
 	TRY(mirror_find(f, &want, &p->found, e));
 	if (js_flag(job, "submodules", false))
 		TRY(submodule_fetch(f, &want, &p->found, &p->submodules, e));
+	if (js_flag(job, "lfs", false))
+		TRY(lfs_fetch(f, &want, &p->found, &p->lfs, e));
 	return ERR_OK;
 }
 
@@ -44,10 +48,8 @@ static enum err_code suspect(const struct parts *p, enum err_code code)
 enum err_code fetch_git(struct fetch *f, struct js *result, struct error *e)
 {
 	AUTO(parts_release) struct parts p = { .found = { .store = NULL } };
-	enum err_code code = js_flag(f->job, "lfs", false) ? lfs_check(e) : ERR_OK;
+	enum err_code code = get_all(f, &p, e);
 
-	if (code == ERR_OK)
-		code = get_all(f, &p, e);
 	credential_release(&f->credential); /* what follows works on hostile files */
 	if (code != ERR_OK)
 		return code;
@@ -56,6 +58,7 @@ enum err_code fetch_git(struct fetch *f, struct js *result, struct error *e)
 	js_set_str(result, "head", p.found.commit);
 	js_set(result, "branch", js_string(p.found.branch));
 	const struct checkout_job checkout = { .store = p.found.store, .commit = p.found.commit, .head = p.found.commit, .branch = p.found.branch,
-		.cache = f->cache, .report = &f->report, .with_submodules = js_flag(f->job, "submodules", false), .submodules = &p.submodules };
+		.cache = f->cache, .report = &f->report, .with_submodules = js_flag(f->job, "submodules", false), .submodules = &p.submodules,
+		.with_lfs = js_flag(f->job, "lfs", false), .lfs = &p.lfs };
 	return suspect(&p, checkout_make(&checkout, result, e));
 }

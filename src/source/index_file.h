@@ -9,6 +9,7 @@
 #define INDEX_FILE_MAX ((size_t)512 << 20) /* bytes: about 5 million files */
 #define INDEX_MODE_LINK 0120000u
 #define INDEX_MODE_GITLINK 0160000u
+#define INDEX_STAT_SIZE 36 /* where in an entry's stat the size is */
 
 struct index_file {
 	struct strbuf data;

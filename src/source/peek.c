@@ -68,7 +68,8 @@ bool source_peek(const struct js *source, const char *cache, struct js **ret_res
 	const char *head = str_eq(js_str(source, "kind"), "git") ? commit : given;
 	struct report report = { .percent = -1 };
 	const struct checkout_job job = { .store = store, .commit = commit, .head = head, .branch = branch, .cache = cache, .report = &report,
-		.with_submodules = str_eq(js_str(source, "kind"), "git") && js_flag(source, "submodules", false) };
+		.with_submodules = str_eq(js_str(source, "kind"), "git") && js_flag(source, "submodules", false),
+		.with_lfs = str_eq(js_str(source, "kind"), "git") && js_flag(source, "lfs", false) };
 
 	if (!store || !commit || !git_is_commit_id(commit) || !file_is_dir(store))
 		return false;

@@ -15,7 +15,7 @@
  * does everything else as uid, and leaves the cache owned by uid/gid.
  *
  * Further members of the first two: "rules" (policy.h), "credential" (a fingerprint: its mirror is not another one's), "secret" (true: the
- * credential itself is at descriptor CREDENTIAL_FD; wiped as soon as the code is here). Of git: "depth" (0: all history), "submodules", "lfs",
+ * credential itself is at descriptor CREDENTIAL_FD; wiped as soon as the code is here). Of git: "depth" (0: all history), "submodules", "lfs" (over https),
  * and what a proof found: "proven", "commit", "branch"; then nobody is asked again when the commit is cached.
  *
  * result (prove): {"proven":true,"commit"|null,"branch"|null}; null: what the ref is can only be told by fetching.

@@ -27,7 +27,7 @@
 #define UNPACK_RATIO_FREE ((int64_t)64 << 20)  /* bytes that any archive may grow to, however small it is */
 #define UNPACK_ENTRIES_PER_FILE 4	       /* entries read for each file allowed: directories and what is left out count too */
 #define UNPACK_MEMORY_MAX ((uint64_t)1 << 30)  /* bytes of address space: what a hostile dictionary may ask for */
-#define UNPACK_CPU_S 1200
+#define UNPACK_CPU_S 540
 #define UNPACK_SHOWN_MAX ((size_t)160)	       /* bytes of a name in an error */
 
 struct unpack_limits {

@@ -8,7 +8,7 @@
 
 /* clang-format off */
 const struct api_doc api_docs[] = {
-	{ "POST", "/v1/tasks", "submitTask", "tasks", NULL, "NewTask", "201 Task", DOC_IDEMPOTENT, "It is durable when this answers. A local directory is snapshot before." },
+	{ "POST", "/v1/tasks", "submitTask", "tasks", NULL, "NewTask", "201 Task", DOC_IDEMPOTENT, "It is durable when this answers. A local directory or an archive is snapshot before. Also as multipart/form-data with the parts task (this JSON) and archive (the file)." },
 	{ "GET", "/v1/tasks", "listTasks", "tasks", "state label* q name repo after limit:tasks", NULL, "200 TaskList", 0,
 	  "A page may hold fewer tasks than its limit, also none, while next_cursor is not null: go on from there. With q the order is that in which tasks were indexed, newest first." },
 	{ "GET", "/v1/tasks/{task}", "getTask", "tasks", TASK_QUERY, NULL, "200 Task", 0, NULL },
@@ -38,7 +38,7 @@ const struct api_doc api_docs[] = {
 	  "In the order of the commits; each line comes at least once. A cursor holds over restarts, as long as its line is kept." },
 	{ "GET", "/v1/tasks/{task}/diff", "getDiff", "results", TASK_QUERY, NULL, "200 text/x-diff", 0, NULL },
 	{ "GET", "/v1/tasks/{task}/artifacts", "listArtifacts", "results", TASK_QUERY, NULL, "200 ArtifactList", 0, NULL },
-	{ "GET", "/v1/tasks/{task}/artifacts/{path*}", "getArtifact", "results", TASK_QUERY, NULL, "200 application/octet-stream", 0, NULL },
+	{ "GET", "/v1/tasks/{task}/artifacts/{path*}", "getArtifact", "results", TASK_QUERY, NULL, "200 */*", 0, NULL },
 	{ "GET", "/v1/runs/{run}", "getRun", "runs", NULL, NULL, "200 Run", 0, NULL },
 	{ "GET", "/v1/ws", "openChannel", "events", NULL, NULL, "101", 0, "See doc/channel.md for what is said on it." },
 	{ "POST", "/v1/external", "reportExternal", "external", NULL, "ChannelMessage", "200 ChannelReply", 0, NULL },
@@ -56,7 +56,7 @@ const struct api_doc api_docs[] = {
 	{ "DELETE", "/v1/secrets/{secret*}", "forgetSecret", "secrets", NULL, NULL, "204", 0, NULL },
 	{ "POST", "/v1/prune", "pruneCache", "server", NULL, "Prune", "200 Pruned", 0, NULL },
 	{ "POST", "/v1/reload", "reloadConfiguration", "server", NULL, "Nothing", "200 Reloaded", DOC_OWNER, NULL },
-	{ "GET", "/logs/{task}/{name}", "getLog", "results", TASK_QUERY, NULL, "200 text/plain", 0, NULL },
+	{ "GET", "/logs/{task}/{name}", "getLog", "results", TASK_QUERY, NULL, "200 */*", 0, NULL },
 	{ "GET", "/v1/openapi.json", "getOpenapi", "server", NULL, NULL, "200 OpenApi", 0, NULL },
 	{ "GET", "/healthz", "getHealth", "server", NULL, NULL, "200 text/plain", 0, NULL },
 	{ "GET", "/readyz", "getReadiness", "server", "verbose", NULL, "200 Ready, 503 Ready", 0, NULL },

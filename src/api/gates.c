@@ -19,12 +19,15 @@ void api_list_gates(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
-	struct js *list = NULL;
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
 	struct gate_filter f = { .state = http_query(r, "state"), .task = http_query(r, "task"), .after = http_query(r, "after"), .limit = GATES_DEFAULT };
 	enum err_code rc = http_query_i64(r, "limit", 1, 1000, &f.limit, &e);
 	if (!rc)
-		rc = core_gates(a->core, &f, &list, &e);
-	answer(r, rc, 200, list, &e);
+		rc = core_gates(a->core, &f, &text, &e);
+	if (rc)
+		http_reply_error(r, &e);
+	else
+		http_reply(r, 200, "application/json", text.data, text.len);
 }
 
 void api_get_gate(struct http_request *r, void *ctx)

@@ -24,11 +24,11 @@ static enum err_code read_token(const struct cli *c, const char *url, struct str
 	struct termios was, quiet;
 	bool tty = isatty(0) && tcgetattr(0, &was) == 0;
 	if (tty) {
-		fprintf(c->err.file, "Token for %s (from `signalbox token create NAME` there): ", url);
-		fflush(c->err.file);
 		quiet = was;
 		quiet.c_lflag &= ~(tcflag_t)ECHO;
-		tcsetattr(0, TCSAFLUSH, &quiet);
+		tcsetattr(0, TCSAFLUSH, &quiet); /* before anybody is asked to type */
+		fprintf(c->err.file, "Token for %s (from `signalbox token create NAME` there): ", url);
+		fflush(c->err.file);
 	}
 	enum err_code rc = ERR_OK;
 	char one;

@@ -27,7 +27,7 @@ const struct opt global_options[] = {
 	{ "json", 0, OPT_FLAG, NULL, "answer in JSON on stdout" },
 	{ "server", 0, OPT_STRING, "URL|SOCKET", "talk to this server instead of your own" },
 	{ "context", 0, OPT_STRING, "NAME", "talk to this one of the servers you have logged in to; local is your own" },
-	{ "token", 0, OPT_STRING, "T", "bearer token for --server" },
+	{ "token", 0, OPT_STRING, "T", "bearer token for --server; SIGNALBOX_TOKEN keeps it out of the list of processes" },
 	{ "data", 0, OPT_STRING, "DIR", "data directory of your own server" },
 	{ "runtime", 0, OPT_STRING, "DIR", "runtime directory of your own server" },
 	{ "quiet", 'q', OPT_FLAG, NULL, "only the data, no talk" },

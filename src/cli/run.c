@@ -18,6 +18,7 @@ struct run_view {
 	struct follow *follow;
 	const struct run_typing *typing; /* may be NULL */
 	bool asks;			 /* there is a terminal to ask at */
+	struct js *asked;		 /* ids; each is asked once */
 	bool troubled;
 	struct strbuf gate; /* id of the newest question */
 };
@@ -50,6 +51,9 @@ static void ask_now(struct run_view *r, const char *id)
 {
 	struct error e = ERROR_INIT;
 	struct js *gate = NULL;
+	if (js_get(r->asked, id))
+		return;
+	js_set_bool(r->asked, id, true);
 	if (ask_get(r->follow->c, id, &gate, &e)) {
 		view_note(&r->view, COLOUR_YELLOW, e.text);
 		return;
@@ -60,6 +64,16 @@ static void ask_now(struct run_view *r, const char *id)
 		return;
 	r->follow->past_waiting = false;
 	r->follow->look = true;
+}
+
+/* What has waited since before the events that are shown. */
+static void ask_earlier(struct run_view *r)
+{
+	AUTO_JS struct js *open = NULL;
+	if (ask_list(r->follow->c, r->follow->task_id, false, &open, NULL, NULL))
+		return; /* the stream will tell */
+	for (size_t i = js_len(open); i-- > 0;)
+		ask_now(r, ask_id(js_at(open, i)));
 }
 
 static void on_event(void *ctx, const struct js *event, const char *line UNUSED, size_t len UNUSED)
@@ -142,7 +156,8 @@ static void tell_result(struct cli *c, const struct js *task, const struct run_v
 enum err_code run_follow(struct cli *c, const struct js *task, int64_t after, const struct run_typing *typing, const char *begin, struct error *e)
 {
 	AUTO_JS struct js *settled = NULL;
-	struct run_view r = { .typing = typing, .asks = ask_can(c) };
+	AUTO_JS struct js *asked = js_object();
+	struct run_view r = { .typing = typing, .asks = ask_can(c), .asked = asked };
 	const char *created = js_str(task, "created_at");
 	int64_t since = created ? clock_parse_rfc3339(created) : -1;
 	struct follow f = {
@@ -152,6 +167,8 @@ enum err_code run_follow(struct cli *c, const struct js *task, int64_t after, co
 	r.follow = &f;
 	view_start(&r.view, &c->err, c->quiet, !typing, since >= 0 ? since : clock_wall_ms());
 	live_text(&r.view.live, begin);
+	if (r.asks && after > 0)
+		ask_earlier(&r);
 	enum err_code rc = follow_task(&f, &settled, e);
 	view_stop(&r.view);
 	if (!rc) {

@@ -141,8 +141,6 @@ static enum err_code source_archive(const struct cli *c, struct js *source, stru
 {
 	if (cli_opt_text(c, "repo") || cli_opt_text(c, "ref"))
 		return error_set(e, ERR_USAGE, "--archive is a source of its own: --repo and --ref mean nothing with it");
-	if (str_eq(cli_opt_text(c, "archive"), "-") && (str_eq(cli_opt_text(c, "prompt-file"), "-") || (c->arg_count && str_eq(c->args[0], "-"))))
-		return error_set(e, ERR_USAGE, "standard input is the archive or the prompt, not both");
 	js_set_str(source, "kind", "archive");
 	if (cli_opt(c, "keep-top")->flag)
 		js_set_bool(source, "keep_top", true);
@@ -295,6 +293,15 @@ static enum err_code check_reach(const struct cli *c, const struct js *body, str
 	return ERR_USAGE;
 }
 
+/* Before the prompt is read from it. */
+static enum err_code check_stdin(const struct cli *c, struct error *e)
+{
+	bool is_prompt = str_eq(cli_opt_text(c, "prompt-file"), "-") || (c->arg_count && str_eq(c->args[0], "-"));
+	if (is_prompt && str_eq(cli_opt_text(c, "archive"), "-"))
+		return error_set(e, ERR_USAGE, "standard input is the archive or the prompt, not both");
+	return ERR_OK;
+}
+
 static enum err_code make_request(const struct cli *c, struct js *body, struct error *e)
 {
 	static const struct { const char *member; enum setting setting; } plain[] = {
@@ -304,7 +311,7 @@ static enum err_code make_request(const struct cli *c, struct js *body, struct e
 	js_set_str(body, "name", cli_opt_text(c, "name"));
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
 		js_set_str(body, plain[i].member, cli_setting(c, plain[i].setting));
-	if (take_approvals(c, body, e) || take_prompt(c, body, e) || take_source(c, body, e) || take_setup(c, body, e) || take_numbers(c, body, e) ||
+	if (check_stdin(c, e) || take_approvals(c, body, e) || take_prompt(c, body, e) || take_source(c, body, e) || take_setup(c, body, e) || take_numbers(c, body, e) ||
 	    take_pairs(c, "env", "env", true, body, e) || take_pairs(c, "label", "labels", false, body, e) || take_limits(c, body, e) ||
 	    check_reach(c, body, e))
 		return e->code;

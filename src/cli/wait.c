@@ -4,11 +4,13 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "cli/ask.h"
 #include "cli/follow.h"
 #include "cli/interrupt.h"
 #include "cli/server.h"
 #include "cli/table.h"
 #include "cli/remote.h"
+#include "cli/text.h"
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -83,10 +85,23 @@ static enum err_code find_all(struct cli *c, struct waiting *w, struct error *e)
 	return ERR_OK;
 }
 
-static void add_row(struct table *t, const struct js *task)
+/* What waits for a person: the ids, to approve, reject or answer. */
+static void add_gates(struct cli *c, struct strbuf *out, const struct js *task)
+{
+	AUTO_JS struct js *gates = NULL;
+	if (!remote_is_waiting(task) || ask_list(c, remote_id(task), false, &gates, NULL, NULL))
+		return;
+	for (size_t i = 0; i < js_len(gates); i++) {
+		strbuf_adds(out, i ? " " : out->len ? "; gate " : "gate ");
+		text_add_line(out, ask_id(js_at(gates, i)));
+	}
+}
+
+static void add_row(struct cli *c, struct table *t, const struct js *task)
 {
 	AUTO_STRBUF struct strbuf why = STRBUF_INIT;
 	remote_add_why(&why, task);
+	add_gates(c, &why, task);
 	table_add(t, COLOUR_BOLD, remote_label(task));
 	table_add(t, remote_colour(task), remote_status(task));
 	table_add(t, COLOUR_NONE, remote_id(task));
@@ -102,7 +117,7 @@ static void print_tasks(struct cli *c, const struct waiter *from, int count)
 		if (c->json)
 			cli_json(c, from[i].task);
 		else
-			add_row(&t, from[i].task);
+			add_row(c, &t, from[i].task);
 		int status = remote_exit_status(from[i].task);
 		if (c->exit_status == EXIT_DONE)
 			c->exit_status = status;

@@ -2,19 +2,13 @@
 
 import json
 import os
-import pty
-import re
-import select
 import signal
-import subprocess
-import termios
 import threading
-import time
 
 import pytest
 from conftest import DEADLINE, PROGRAM, TASK_ID, make_event
+from desk import Desk
 
-COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
 GATE = "01kgate0000000000000000001"
 OTHER = "01kgatf0000000000000000002"
 
@@ -237,6 +231,13 @@ def test_an_answer_that_does_not_fit_is_told_with_its_path(gates, signalbox):
     assert r.returncode == 2 and "answer.q1" in r.stderr
 
 
+def test_wait_tells_the_gate_that_it_ends_at(fake, gates, signalbox):
+    gates.add(make_gate())
+    fake.settle("WAITING")
+    r = signalbox("wait", TASK_ID, "--for", "gate")
+    assert r.returncode == 9 and r.stdout.rstrip().endswith("gate " + GATE)
+
+
 def test_say_tells_what_became_of_the_words(fake, signalbox):
     for how, words in [("steering", "told at once"), ("queued", "when this turn has ended"), ("turn", "next turn")]:
         fake.on("POST", r"/v1/tasks/([^/]+)/messages", lambda h, q, t, how=how: h.send_json(200, dict(fake.tasks[TASK_ID], message={"n": 1, "id": None, "how": how})))
@@ -288,57 +289,12 @@ def test_run_says_what_is_asked_and_what_the_agent_must_be_able_to_do(fake, sign
 # ---- at a terminal
 
 
-class Desk:
-    """A child whose standard input, output and error are one terminal, and somebody who types there."""
-
-    def __init__(self, words, env, cwd):
-        self.master, slave = pty.openpty()
-        self.child = subprocess.Popen([PROGRAM, *words], env={**env, "TERM": "xterm"}, cwd=cwd, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-        self.slave = slave
-        self.text = ""
-        self.seen = 0
-
-    def read(self):
-        if not select.select([self.master], [], [], DEADLINE)[0]:
-            return False
-        try:
-            data = os.read(self.master, 65536)
-        except OSError:
-            return False
-        self.text += COLOURS.sub("", data.decode())
-        return bool(data)
-
-    def until(self, words):
-        """What stands between the last place and these words."""
-        end = time.monotonic() + DEADLINE
-        while words not in self.text[self.seen:] and time.monotonic() < end and self.read():
-            pass
-        assert words in self.text[self.seen:], self.text
-        place = self.text.index(words, self.seen) + len(words)
-        before, self.seen = self.text[self.seen:place], place
-        return before
-
-    def type(self, line):
-        self.until("\n> ")
-        os.write(self.master, line.encode())
-
-    def echoes(self):
-        return bool(termios.tcgetattr(self.slave)[3] & termios.ECHO)
-
-    def finish(self):
-        os.close(self.slave)
-        while self.read():
-            pass
-        os.close(self.master)
-        return self.child.wait(DEADLINE)
-
-
 @pytest.fixture
 def desk(room, environment):
     desks = []
 
     def start(*words):
-        desks.append(Desk(words, environment, os.path.join(room, "work")))
+        desks.append(Desk([PROGRAM, *words], environment, os.path.join(room, "work")))
         return desks[-1]
 
     yield start
@@ -533,6 +489,7 @@ def test_what_was_typed_before_the_question_is_no_answer_to_it(fake, gates, desk
     d = desk("run", "--repo", "-", "x")
     d.until("submitted")
     os.write(d.master, b"y\n")
+    d.until("y\r\n")  # the terminal has it
     gate = gates.add(make_gate())
     with story.wake:
         fake.events.append(make_event(1, "gate.blocked", {"gate": GATE, "kind": "command", **gate["data"]}))
@@ -553,6 +510,17 @@ def test_answer_at_a_terminal_asks_what_the_words_left_open(gates, desk):
     assert d.finish() == 0
     assert "sesame" not in d.text
     assert gates.posts[0]["answer"] == {"colour": ["blue"], "pw": ["sesame"]}
+
+
+def test_attach_asks_what_has_waited_since_before_the_events_it_shows(fake, gates, desk):
+    story = Story(fake, gates, make_gate())
+    for _ in range(30):
+        fake.events.append(make_event(len(fake.events) + 1, "message.done", {"text": "still here"}))
+    fake.tasks[TASK_ID].update(last_seq=len(fake.events))
+    d = desk("attach", TASK_ID)
+    d.type("n\n")
+    assert d.finish() == 0
+    assert gates.posts == [{"decision": "reject"}] and story
 
 
 def test_attach_asks_and_what_is_typed_there_is_no_message(fake, gates, desk):

@@ -2,7 +2,7 @@
 BUILD ?= build
 PYTHON = /usr/bin/python3
 
-.PHONY: all setup build demo test bench fault fuzz install clean
+.PHONY: all setup build demo test bench bench-peers bench-growth fault fuzz install clean
 .NOTPARALLEL:
 
 all: build
@@ -27,6 +27,16 @@ bench:
 	@tools/setup bench
 	@tools/build $(BUILD)
 	@bench/run $(BUILD)
+
+bench-peers:
+	@tools/setup bench-peers
+	@tools/build $(BUILD)
+	@bench/peers $(BUILD)
+
+bench-growth:
+	@tools/setup bench-peers
+	@tools/build $(BUILD)
+	@bench/growth $(BUILD)
 
 N ?= 100
 fault:

@@ -87,6 +87,7 @@ class Site:
         self.data, self.runtime = self.path("data"), self.path("run")
         self.server, self.gateway, self.model, self.nginx = None, 0, None, None
         self.model_port = 0
+        self.agents = {} # more of them, as the configuration has them
         self.codex = CODEX if os.access(CODEX, os.X_OK) else None
         os.mkdir(self.runtime, 0o755)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "GIT_"))}
@@ -123,7 +124,8 @@ class Site:
                     "  stamp: {adapter: command, command: [/workspace/agent, stamp]}\n"
                     "  hold: {adapter: command, command: [/workspace/agent, hold]}\n"
                     "  sleep: {adapter: command, command: [/workspace/agent, sleep]}\n"
-                    "  \"true\": {adapter: command, command: [/bin/true]}\n")
+                    "  \"true\": {adapter: command, command: [/bin/true]}\n"
+                    + "".join(f"  {name}: {json.dumps(agent)}\n" for name, agent in self.agents.items()))
 
     def start_server(self):
         self.server = self.spawn("serve", [self.program, "serve"])
@@ -176,6 +178,10 @@ class Site:
 
     def submit(self, c, repo, agent="stamp", prompt="go", **more):
         return c.ask("POST", "/v1/tasks", {"source": {"kind": "git", "url": repo.url, "ref": repo.commit}, "agent": agent, "prompt": prompt, **more})["id"]
+
+    def warm(self, c):
+        """What the first task without code makes for all."""
+        self.cancel_all(c, [c.ask("POST", "/v1/tasks", {"source": {"kind": "none"}, "agent": "sleep", "prompt": "go"})["id"]])
 
     def wait(self, c, task, seconds=60):
         reply = c.ask("GET", f"/v1/tasks/{task}/wait?timeout={seconds}")

@@ -9,6 +9,7 @@
  *   http_load --unix ... --path '/v1/tasks/T/events?after={n}' --subscribe --gapless --stalled 100 -c 2000 -s 60
  *
  * {n} in path, header and body is a number that no other request of the run has (it starts at --first). */
+#include "histogram.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/err.h"
@@ -64,11 +65,6 @@ static const struct opt options[] = {
 	[OPT_COUNT] = { .name = NULL },
 };
 
-/* Log-linear histogram of microseconds: 64 steps per power of two, so within 1.6 %. */
-#define STEPS 64
-#define POWERS 32
-struct histogram { uint64_t count[POWERS][STEPS], n; };
-
 struct load {
 	struct sockaddr_storage address;
 	socklen_t address_len;
@@ -106,37 +102,6 @@ struct worker {
 	int64_t first_us, last_us; /* of all lines */
 	char *buf;
 };
-
-static void histogram_add(struct histogram *h, int64_t us)
-{
-	uint64_t v = us < 0 ? 0 : (uint64_t)us;
-	int power = v < STEPS ? 0 : 63 - __builtin_clzll(v) - 5;
-	if (power >= POWERS)
-		power = POWERS - 1;
-	uint64_t step = power ? (v >> power) : v;
-	h->count[power][step < STEPS ? step : STEPS - 1]++;
-	h->n++;
-}
-
-static void histogram_merge(struct histogram *to, const struct histogram *from)
-{
-	for (int p = 0; p < POWERS; p++)
-		for (int s = 0; s < STEPS; s++)
-			to->count[p][s] += from->count[p][s];
-	to->n += from->n;
-}
-
-static double histogram_ms(const struct histogram *h, double share)
-{
-	uint64_t left = (uint64_t)((double)h->n * share);
-	for (int p = 0; p < POWERS; p++)
-		for (uint64_t s = 0; s < STEPS; s++) {
-			if (left < h->count[p][s])
-				return (double)(s << p) / 1000.0;
-			left -= h->count[p][s];
-		}
-	return 0;
-}
 
 static void request_fill(struct load *l, struct strbuf *out)
 {
@@ -238,6 +203,7 @@ static bool reply_take(struct worker *w, struct connection *c)
 		return false;
 	histogram_add(&w->latency, clock_mono_us() - c->began_us);
 	w->done++;
+	w->last_us = clock_mono_us();
 	if (!atomic_load_explicit(&w->load->stop, memory_order_relaxed) && (int64_t)atomic_load(&w->load->counter) < w->load->requests)
 		connection_ask(w, c);
 	return true;
@@ -490,10 +456,13 @@ static void load_run(struct load *l)
 		struct timespec pause = { .tv_nsec = TICK_MS * 1000000L };
 		nanosleep(&pause, NULL);
 	}
-	double took_s = (double)(clock_mono_us() - from) / 1e6;
+	int64_t until = clock_mono_us(), last = 0;
 	atomic_store(&l->stop, true);
-	for (int i = 0; i < l->threads; i++)
+	for (int i = 0; i < l->threads; i++) {
 		pthread_join(workers[i].thread, NULL);
+		last = workers[i].last_us > last ? workers[i].last_us : last;
+	}
+	double took_s = (double)((l->requests < INT64_MAX && last ? last : until) - from) / 1e6;
 	report(l, workers, took_s);
 	for (int i = 0; i < l->threads; i++) {
 		close(workers[i].epoll);

@@ -3,7 +3,6 @@
  * later, and between the batches somebody talks to the agent. */
 #include "fuzz.h"
 #include "agent/backend.h"
-#include "base/file.h"
 #include "base/line.h"
 #include "base/str.h"
 
@@ -106,15 +105,6 @@ static void feed(struct peer *p, const char *data, size_t n)
 	line_release(&lines);
 }
 
-/* A home that adapters may write to. */
-static const char *the_home(void)
-{
-	static char *home;
-	if (!home)
-		CHECK(file_tmpdir("/tmp", "fuzz-agent-", &home, NULL) == ERR_OK);
-	return home;
-}
-
 static void play(struct peer *p, const char *data, size_t n)
 {
 	struct agent_launch launch = { .argc = 0 };
@@ -135,7 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		return 0;
 	struct peer p = { .events = 0 };
 	AUTO_JS struct js *agent = configured(data[0] & 0x1f);
-	const struct agent_run run = { .agent = agent, .home = the_home(), .prompt = "do it", .model_url = "http://127.0.0.1:1/v1", .model_token = "t",
+	const struct agent_run run = { .agent = agent, .home = fuzz_tmpdir(), .prompt = "do it", .model_url = "http://127.0.0.1:1/v1", .model_token = "t",
 		.session_id = data[0] & 0x80 ? "s1" : NULL, .approvals = "on-request" };
 	const struct agent_sink sink = { .event = take, .live = take, .send = sent, .ask = ask, .withdraw = withdraw, .said = said, .ctx = &p };
 	struct agent_outcome o = { .status = AGENT_SUCCESS };

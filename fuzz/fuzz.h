@@ -2,6 +2,7 @@
 #pragma once
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include <stdint.h>
@@ -21,6 +22,24 @@ static inline char *fuzz_part(const uint8_t **data, size_t *n, int end, size_t *
 	*n -= len + (stop ? 1 : 0);
 	*ret_len = len;
 	return text;
+}
+
+static char *fuzz_dir;
+
+static inline void fuzz_dir_remove(void)
+{
+	(void)!file_remove_tree(fuzz_dir, NULL);
+	free(fuzz_dir);
+}
+
+/* A directory of this process, in memory where there is some; removed at its end. */
+static inline const char *fuzz_tmpdir(void)
+{
+	if (!fuzz_dir) {
+		CHECK(file_tmpdir(access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", "fuzz-", &fuzz_dir, NULL) == ERR_OK);
+		atexit(fuzz_dir_remove);
+	}
+	return fuzz_dir;
 }
 
 /* One line of JSON that reads back as what it was. */

@@ -1,6 +1,5 @@
 /* Bytes of an HTTP client against the real server on a socket: heads, bodies, pipelines; the handlers give back what they were given. */
 #include "fuzz.h"
-#include "base/file.h"
 #include "base/str.h"
 #include "net/server.h"
 #include <poll.h>
@@ -50,9 +49,7 @@ static struct sockaddr_un the_server(void)
 	struct error e = ERROR_INIT;
 	if (server)
 		return address;
-	AUTO_FREE char *dir = NULL;
-	CHECK(file_tmpdir("/tmp", "fuzz-http-", &dir, &e) == ERR_OK);
-	AUTO_FREE char *path = file_join(dir, "s");
+	AUTO_FREE char *path = file_join(fuzz_tmpdir(), "s");
 	struct http_config cfg = { .routes = routes, .unix_fd = -1, .tcp_fd = -1, /* Its poll loop sees every end of a stream; epoll's edges in MHD lose one that comes with the last bytes, until the idle timeout. */
 		.threads = 1, .thread_per_connection = true, .server_name = "fuzz" };
 	CHECK(strlen(path) < sizeof(address.sun_path));

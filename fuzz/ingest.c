@@ -3,7 +3,6 @@
 #include "fuzz.h"
 #include "core/ingest.c"
 #include "core/migrations.h"
-#include <sys/statvfs.h>
 
 static const char schema[] = "INSERT INTO tasks(id,project,repo,created_by,session_id,phase,spec,priority,labels,created_at,created_mono,boot,last_seq,run_n)"
 	" VALUES(?1,'default','r','user:a','s','running','{\"source\":{\"kind\":\"git\",\"url\":\"x\"},\"limits\":{},\"retry\":{\"max\":2}}',0,'{}',1,1,'b',5,1)";
@@ -23,16 +22,9 @@ static struct db *the_db(void)
 	struct error e = ERROR_INIT;
 	if (db)
 		return db;
-	struct statvfs fs;
-	AUTO_FREE char *dir = NULL;
-	const char *below = statvfs("/dev/shm", &fs) == 0 && fs.f_bavail > 0 ? "/dev/shm" : "/tmp";
-	if (file_tmpdir(below, "fuzz-ingest-", &dir, &e) == ERR_OK) {
-		AUTO_FREE char *path = file_join(dir, "db");
-		if (db_open(path, migrations, migration_count, &db, &e) == ERR_OK && db_write(db, make_op, NULL, &e) == ERR_OK) {
-			(void)!file_remove_tree(dir, NULL); /* open is enough */
-			return db;
-		}
-	}
+	AUTO_FREE char *path = file_join(fuzz_tmpdir(), "db");
+	if (db_open(path, migrations, migration_count, &db, &e) == ERR_OK && db_write(db, make_op, NULL, &e) == ERR_OK)
+		return db;
 	fprintf(stderr, "%s\n", e.text);
 	abort();
 }

@@ -1,4 +1,4 @@
-/* Bodies of POST /v1/tasks, from the bytes to the spec: everything but the snapshot of a local directory and the transaction. */
+/* Bodies of POST /v1/tasks, from the bytes to the spec: everything but the transaction and what asks processes about a source. */
 #include "fuzz.h"
 #include "base/yaml.h"
 #include "core/submit.c"
@@ -27,6 +27,15 @@ static struct core *the_core(void)
 	return c;
 }
 
+/* A directory is looked at on the disk: not here. */
+static void check_source(const struct js *given)
+{
+	AUTO_JS struct js *source = given ? js_copy(given) : NULL;
+	AUTO_FREE char *key = NULL;
+	if (source && !str_eq(js_str(source, "kind"), "local") && source_check(source, NULL) == ERR_OK)
+		(void)!source_repo_key(source, &key, NULL);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct core *c = the_core();
@@ -34,8 +43,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct submit s = { .row = { .phase = PHASE_QUEUED } };
 	AUTO_JS struct js *body = js_parse((const char *)data, n, NULL);
 
-	if (js_type(body) != JS_OBJECT || str_eq(js_str(js_get(body, "source"), "kind"), "local"))
+	if (js_type(body) != JS_OBJECT)
 		return 0;
+	check_source(js_get(body, "source"));
+	js_del(body, "source");
 	s.row.spec = js_object();
 	js_set_str(s.row.spec, "prompt", js_str(body, "prompt"));
 	s.row.name = mem_strdup(js_str(body, "name"));

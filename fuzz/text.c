@@ -2,6 +2,7 @@
 #include "fuzz.h"
 #include "base/clock.h"
 #include "base/line.h"
+#include "base/mask.h"
 #include "base/str.h"
 
 /* What a terminal is given has no control byte but newline and tab, and is UTF-8. */
@@ -19,7 +20,10 @@ static void printable(const char *s, size_t n)
 
 static void encodings(const char *s, size_t n)
 {
-	AUTO_STRBUF struct strbuf url = STRBUF_INIT, plain = STRBUF_INIT, b64 = STRBUF_INIT, back = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf url = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf plain = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf b64 = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf back = STRBUF_INIT;
 	if (!memchr(s, 0, n)) {
 		AUTO_FREE char *text = mem_strndup(s, n);
 		str_add_urlenc(&url, text);
@@ -31,6 +35,24 @@ static void encodings(const char *s, size_t n)
 	(void)!str_from_base64url(s, n, &back);
 	strbuf_reset(&plain);
 	(void)!str_add_urldec(&plain, s, n, false);
+}
+
+/* However a text is cut, the same of it is masked; and nothing of the secret is left. */
+static void mask(const char *s, size_t n)
+{
+	static const char secret[] = "abababac";
+	AUTO_STRBUF struct strbuf once = STRBUF_INIT;
+	AUTO_STRBUF struct strbuf pieces = STRBUF_INIT;
+	struct mask m;
+	mask_init(&m, secret);
+	mask_feed(&m, s, n, &once);
+	mask_end(&m, &once);
+	for (size_t at = 0; at < n; at += 3)
+		mask_feed(&m, s + at, n - at < 3 ? n - at : 3, &pieces);
+	mask_end(&m, &pieces);
+	mask_release(&m);
+	CHECK(once.len == n && pieces.len == n && (n == 0 || memcmp(once.data, pieces.data, n) == 0));
+	CHECK(n == 0 || !memmem(once.data, n, secret, strlen(secret)));
 }
 
 static void numbers(const char *text)
@@ -64,6 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
 	printable(s, n);
 	encodings(s, n);
+	mask(s, n);
 	numbers(text);
 	line_init(&lines, 64);
 	line_feed(&lines, s, n / 2, count_line, &sum);

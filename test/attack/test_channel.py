@@ -62,11 +62,11 @@ def still_served(site):
 
 BREACHES = {
     "no mask": (frame(TEXT, b"{}", mask=False), 1002), "reserved bits": (frame(TEXT, b"{}", rsv=4), 1002), "unknown opcode 3": (frame(3, b""), 1002), "unknown control 11": (frame(11, b""), 1002), "unknown control 15": (frame(15, b""), 1002),
-    "ping in pieces": (frame(PING, b"", fin=False), 1002), "ping too long": (frame(PING, b"x" * 126), 1002), "close of one byte": (frame(CLOSE, b"x"), 1002), "close with a code that is none": (frame(CLOSE, struct.pack(">H", 999)), 1002),
+    "ping in pieces": (frame(PING, b"", fin=False), 1002), "ping too long": (frame(PING, b"x" * 126), 1002), "close of one byte": (frame(CLOSE, b"x"), (1002, 1005)), "close with a code that is none": (frame(CLOSE, struct.pack(">H", 999)), 1002),
     "close with a reserved code": (frame(CLOSE, struct.pack(">H", 1005)), 1002), "close with a bad reason": (frame(CLOSE, struct.pack(">H", 1000) + b"\xff\xfe"), (1002, 1007)), "continuation of nothing": (frame(CONTINUATION, b"x"), 1002),
     "text within text": (frame(TEXT, b"{", fin=False) + frame(TEXT, b"}"), 1002), "text that is none": (frame(TEXT, b"\xff\xfe"), 1007), "text cut in a character": (frame(TEXT, b"\xc3"), 1007), "surrogate": (frame(TEXT, b"\xed\xa0\x80"), 1007),
-    "length of 2^63": (b"\x81\xff" + struct.pack(">Q", 1 << 63) + b"mask", (1002, 1009)), "length of 2^62": (b"\x81\xff" + struct.pack(">Q", 1 << 62) + b"mask", 1009), "length of 4 GiB": (b"\x81\xff" + struct.pack(">Q", 1 << 32) + b"mask", 1009),
-    "one byte too long": (b"\x81\xff" + struct.pack(">Q", MESSAGE_MAX + 1) + b"mask", 1009), "length spelled too long": (b"\x81\xfe\x00\x05mask" + b"12345", (1002, 1007, 1003, None)), "not minimal 64": (b"\x81\xff" + struct.pack(">Q", 5) + b"mask" + b"12345", (1002, 1007, 1003, None)),
+    "length of 2^63": (b"\x81\xff" + struct.pack(">Q", 1 << 63) + b"maskx", (1002, 1009)), "length of 2^62": (b"\x81\xff" + struct.pack(">Q", 1 << 62) + b"maskx", 1009), "length of 4 GiB": (b"\x81\xff" + struct.pack(">Q", 1 << 32) + b"maskx", 1009),
+    "one byte too long": (b"\x81\xff" + struct.pack(">Q", MESSAGE_MAX + 1) + b"maskx", 1009), "length spelled too long": (b"\x81\xfe\x00\x05mask" + b"12345", (1002, 1007, 1003, None)), "not minimal 64": (b"\x81\xff" + struct.pack(">Q", 5) + b"mask" + b"12345", (1002, 1007, 1003, None)),
     "binary": (frame(BINARY, b"\x00\x01"), (1003, None)), "HTTP again": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 1002), "zeros": (bytes(1000), 1002), "ones": (b"\xff" * 1000, 1002),
 }
 
@@ -149,7 +149,7 @@ def test_half_handshakes_and_odd_ones_are_no_way_in(site):
         with raw.dial(site.runtime / "signalbox.sock") as s:
             s.sendall(text[:i].encode())
     for odd in ({"Sec_WebSocket_Key": "x"}, {"Sec_WebSocket_Key": None}, {"Upgrade": "websocket, h2c" * 500}, {"Connection": "close"}, {"Sec_WebSocket_Version": "13, 8"}, {"Sec_WebSocket_Protocol": "signalbox.v1\x0b"},
-                {"Sec_WebSocket_Extensions": "permessage-deflate; " * 300}, {"Content_Length": "5"}, {"Transfer_Encoding": "chunked"}):
+                {"Sec_WebSocket_Extensions": "permessage-deflate; " * 300}, {"Content_Length": "5", "first": b"hello"}, {"Transfer_Encoding": "chunked", "first": b"0\r\n\r\n"}):
         with contextlib.suppress(Refused, Closed, AssertionError, ConnectionResetError):
-            WebSocket(site.runtime / "signalbox.sock", **odd).sock.close()
+            channel(site, **odd).sock.close()
     still_served(site)

@@ -35,7 +35,7 @@ def asked(new_site):
 def test_an_answer_begins_a_turn_in_the_same_session_and_workspace(asked):
     site, task = asked
     (gate,) = site.get("/v1/gates?state=blocked")["data"]
-    assert gate["task"] == task["id"] and gate["data"]["questions"] == ["Which name shall stay?"]
+    assert gate["task"] == task["id"] and [q["text"] for q in gate["data"]["questions"]] == ["Which name shall stay?"]
     assert gate["id"] in site.cli("gates").stdout
     assert site.cli("answer", gate["id"], "the short one").returncode == 0
     end = site.wait(task["id"])
@@ -62,7 +62,7 @@ def test_a_gate_is_settled_once_however_many_answer(asked):
     assert len(site.events(task["id"], "gate.answered")) == 1 and len(site.events(task["id"], "task.turn")) == 1
     site.wait(task["id"])
     settled = next(g for g in site.get("/v1/gates")["data"] if g["id"] == gate["id"])
-    again = {"decision": "answer", "answer": settled["data"]["decision"]["answer"]}
+    again = {"decision": "answer", "answer": settled["decision"]["answers"]}
     assert site.call("POST", f"/v1/gates/{gate['id']}/decision", again)[0] == 200  # the same again is harmless
 
 

@@ -113,3 +113,207 @@ def test_url_private_url_ssh_and_directory_give_one_snapshot_and_one_diff(site, 
     listed = site.cli("secret", "ls", "--json").stdout
     assert f"git:127.0.0.1:{private.port}" in listed and not any(n in listed for n in needles)
     nowhere(site, *needles)
+
+
+def metric(site, name):
+    conn, reply = site.open("GET", "/metrics")
+    try:
+        return float(next(line.split()[-1] for line in reply.read().decode().splitlines() if line.startswith(name + " ")))
+    finally:
+        conn.close()
+
+
+def refused(site, source, status=403):
+    got, problem = site.call("POST", "/v1/tasks", {"prompt": "echo x", "agent": "command", "source": source})
+    assert got == status, problem
+    return problem
+
+
+def store(site, name, secret, *more, status=0):
+    done = site.cli("secret", "set", name, *more, stdin=secret)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_what_is_cached_is_served_to_nobody_who_cannot_read_it(site, repository):
+    _, served = repository
+    with closing(GitHttp(served, token=TOKEN)) as private:
+        name = f"git:127.0.0.1:{private.port}"
+        commit = site.sh("git rev-parse main", served / "repo.git").strip()
+        for ref in ("main", commit):
+            source = {"kind": "git", "url": f"{private.url}/repo.git", "ref": ref}
+            store(site, name, TOKEN)
+            assert site.run("cat a.txt", source)["source"]["commit"] == commit
+            hits = metric(site, "signalbox_cache_hits_total")
+            site.run("cat a.txt", source)
+            assert metric(site, "signalbox_cache_hits_total") == hits + 1
+            assert site.cli("secret", "rm", name).returncode == 0
+            assert "secret set git:" in refused(site, source)["hint"]
+            store(site, name, "another-token")
+            problem = refused(site, source)
+            assert problem["code"] == "denied" and TOKEN not in str(problem) and "another-token" not in str(problem)
+            assert site.cli("secret", "rm", name).returncode == 0
+            assert site.cli("secret", "rm", name).returncode == 5
+    assert len(list((site.data / "cache/default/git").iterdir())) >= 1
+    nowhere(site, TOKEN)
+
+
+def test_a_token_is_for_its_host_and_path_alone(site, repository):
+    _, served = repository
+    for org in ("a", "a-b", "b"):
+        site.sh(f"mkdir -p {org}; cp -r repo.git {org}/code.git", served)
+    with closing(GitHttp(served, token=TOKEN)) as private, closing(GitHttp(served, token=TOKEN)) as other:
+        store(site, f"git:127.0.0.1:{private.port}/a", TOKEN)
+        site.run("true", {"kind": "git", "url": f"{private.url}/a/code.git"})
+        for url in (f"{private.url}/a-b/code.git", f"{private.url}/b/code.git", f"{private.url}/repo.git", f"{other.url}/a/code.git"):
+            refused(site, {"kind": "git", "url": url})
+        refused(site, {"kind": "git", "url": f"{private.url}/a/../b/code.git"}, 400)
+        assert not [login for _, _, login in other.seen if login] and not [path for _, path, login in private.seen if login and not path.startswith("/a/code.git")]
+        store(site, f"git:127.0.0.1:{private.port}/a/code", "a-longer-name-wins")
+        refused(site, {"kind": "git", "url": f"{private.url}/a/code.git"})
+        for name in (f"git:127.0.0.1:{private.port}/a", f"git:127.0.0.1:{private.port}/a/code"):
+            assert site.cli("secret", "rm", name).returncode == 0
+
+
+def test_an_ssh_host_must_be_the_one_that_was_stored(site, repository):
+    if not SSHD:
+        pytest.skip("there is no sshd")
+    user = site.user or (ordinary_user() if IS_ROOT else pwd.getpwuid(os.geteuid()))
+    keys, other = site.path("keys"), site.path("keys")
+    with closing(Sshd(keys, user)) as sshd, closing(Sshd(other, user)) as wrong:
+        subprocess.run(["cp", "-r", repository[1] / "repo.git", keys / "repo.git"], check=True)
+        subprocess.run(["chown", "-R", f"{user.pw_uid}:{user.pw_gid}", keys / "repo.git"], check=True)
+        source = {"kind": "git", "url": sshd.url(keys / "repo.git")}
+        hosts = site.dir / "hosts"
+        for lines, key, words in ((wrong.known_hosts.replace(str(wrong.port), str(sshd.port)), sshd.key, "host"), ("", sshd.key, "host"), (sshd.known_hosts, wrong.key, "key")):
+            hosts.write_text(lines)
+            site.own(hosts)
+            store(site, f"ssh:127.0.0.1:{sshd.port}", key, "--known-hosts", hosts)
+            problem = refused(site, source)
+            assert problem["code"] == "denied" and words in problem["detail"], problem
+        hosts.write_text(sshd.known_hosts)
+        store(site, f"ssh:127.0.0.1:{sshd.port}", sshd.key, "--known-hosts", hosts)
+        site.run("true", source)
+        assert site.cli("secret", "rm", f"ssh:127.0.0.1:{sshd.port}").returncode == 0
+        nowhere(site, *lines_of(sshd.key), *lines_of(wrong.key))
+    assert not list(pathlib.Path("/tmp").glob("signalbox-ssh*")), "the agent's directory is gone"
+
+
+@pytest.mark.parametrize("name, secret, words", [
+    ("github.com", "x", "not a secret's name"), ("git:", "x", "not a secret's name"), ("git:-x", "x", "not a secret's name"), ("git:h/../x", "x", "not a secret's name"), ("git:2130706433", "x", "not a secret's name"),
+    ("git:u@github.com", "x", "not a secret's name"), ("ftp:github.com", "x", "not a secret's name"), ("git:github.com", "two\nlines", "one line"), ("ssh:github.com", "no key", "private ssh key"), ("git:github.com", "", "no secret"),
+    ("ssh:github.com", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nx\n-----END RSA PRIVATE KEY-----\n", "passphrase")])
+def test_a_secret_that_makes_no_sense_is_refused_and_not_repeated(site, name, secret, words):
+    done = store(site, name, secret, status=2)
+    assert words in done.stderr and (len(secret) < 5 or secret not in done.stderr + done.stdout)
+
+
+def test_the_configuration_can_hold_credentials(new_site, road):
+    site = new_site(start=False)
+    work, served = site.path("work"), site.path("served")
+    site.sh("echo a > a.txt; git init -qb main; git add -A; git commit -qm x", work)
+    site.sh(f"git clone -q --bare {work} repo.git", served)
+    with closing(GitHttp(served, token=TOKEN)) as private:
+        token = site.dir / "token"
+        token.write_text(TOKEN + "\n")
+        site.own(token)
+        token.chmod(0o600)
+        site.config["source"] = {"private": ["127.0.0.0/8"], "credentials": {f"git:127.0.0.1:{private.port}": {"user": "me", "key_file": str(token)}}}
+        site.write_config()
+        site.start_server()
+        site.run("cat a.txt", {"kind": "git", "url": f"{private.url}/repo.git"})
+        assert base64.b64encode(f"me:{TOKEN}".encode()).decode() in {(login or "").removeprefix("Basic ") for _, _, login in private.seen}
+        assert site.get("/v1/secrets")["data"] == [{"name": f"git:127.0.0.1:{private.port}", "kind": "password", "from": "configuration"}]
+        refused(site, {"kind": "git", "url": file_url(work)})
+        refused(site, {"kind": "git", "url": "https://10.0.0.1/x"})
+        token.unlink()
+        nowhere(site, TOKEN)
+
+
+def test_what_a_branch_was_at_submit_is_what_the_agent_gets(new_site):
+    site = new_site(config={"limits": {"running": 1}})
+    work, served = site.path("work"), site.path("served")
+    site.sh("echo a > a.txt; git init -qb main; git add -A; git commit -qm x", work)
+    site.sh(f"git clone -q --bare {work} repo.git", served)
+    with closing(GitHttp(served)) as host:
+        first = site.submit("until [ -e ~/go ]; do sleep 0.02; done")
+        second = site.submit("cat a.txt", {"kind": "git", "url": f"{host.url}/repo.git", "ref": "main"})
+        was = site.sh("git rev-parse main", work).strip()
+        site.sh(f"echo b > a.txt; git commit -qam y; git push -q {served}/repo.git main", work)
+        site.release(first)
+        assert site.wait(first)["status"] == "DONE"
+        assert site.wait(second)["source"]["commit"] == was
+        assert [e["data"]["text"] for e in site.events(second, "message.done")][0].strip() == "a"
+
+
+def age(site, days=30):
+    """As if nobody had used the cache since."""
+    long_ago = __import__("time").time() - days * 86400
+    for path in (site.data / "cache").glob("*/*/*"):
+        for lock in (path / "lock", path.parent / f".lock-{path.name}", path):
+            if lock.exists():
+                os.utime(lock, (long_ago, long_ago), follow_symlinks=False)
+
+
+def prune(site, *options):
+    done = site.cli("prune", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    return __import__("json").loads(done.stdout)
+
+
+def sized(site, name, kilobytes):
+    at = site.path(name)
+    site.sh(f"head -c {kilobytes}K /dev/urandom > blob; git init -qb main; git add -A; git commit -qm x", at)
+    return {"kind": "git", "url": file_url(at), "ref": "main"}
+
+
+def test_prune_takes_what_nothing_needs_and_says_why_the_rest_stays(new_site):
+    site = new_site()
+    sources = [sized(site, f"r{i}", 200) for i in range(3)]
+    over, ended = site.run("true", sources[0]), site.run("echo x >> blob", sources[1])
+    running = site.submit("until [ -e ~/go ]; do sleep 0.02; done", sources[2])
+    wait_for("the agent", lambda: site.task(running)["phase"] == "running")
+    half = site.data / "cache/default/trees/.tmp-half"
+    half.mkdir()
+    assert {k["why"] for k in prune(site)["kept"]} >= {"a task that is not over needs it", "an ended task can be gone on with from it"}
+    age(site)
+    site.call("DELETE", f"/v1/tasks/{over['id']}")
+    site.tasks.discard(over["id"])
+    (site.data / "cache/default/trees/.tmp-half2").mkdir()
+    looked = prune(site, "--dry-run")
+    assert looked["dry_run"] and looked["removed"] and all(pathlib.Path(r["path"]).exists() for r in looked["removed"])
+    done = prune(site)
+    assert [(r["kind"], r["path"]) for r in done["removed"]] == [(r["kind"], r["path"]) for r in looked["removed"]]
+    assert not [r for r in done["removed"] if pathlib.Path(r["path"]).exists()]
+    gone = {r["what"] for r in done["removed"]}
+    assert over["source"]["commit"] in gone and sources[0]["url"] in gone and not {ended["source"]["commit"], sources[1]["url"], sources[2]["url"]} & gone
+    assert not list((site.data / "cache/default").glob("*/.gone-*")) and not list((site.data / "cache/default").glob("*/.tmp-*"))
+    assert metric(site, "signalbox_cache_evictions_total") >= 3
+    site.release(running)
+    assert site.wait(running)["status"] == "DONE"
+    status, _ = site.call("POST", f"/v1/tasks/{ended['id']}/messages", {"text": "cat blob | wc -c"})
+    assert status == 202 and site.wait(ended["id"])["status"] == "DONE", site.story(ended["id"])
+    text = site.cli("prune", "-n").stdout
+    assert "stays" in text
+
+
+def test_the_cache_keeps_its_limit_and_the_least_recently_used_go_first(new_site):
+    site = new_site(config={"cache": {"max_bytes": "2M"}})
+    sources = [sized(site, f"r{i}", 600) for i in range(4)]
+    tasks = [site.run("true", s) for s in sources]
+    for t in tasks[:3]:
+        site.call("DELETE", f"/v1/tasks/{t['id']}")
+        site.tasks.discard(t["id"])
+    age(site)
+    one = site.submit("until [ -e ~/go ]; do sleep 0.02; done", sources[0])  # used just now, and needed
+    wait_for("the agent", lambda: site.task(one)["phase"] == "running")
+    site.stop_server()
+    site.start_server()  # the first comparison is made at start
+    wait_for("room", lambda: metric(site, "signalbox_cache_evictions_total") >= 2)
+    commits = {p.name[:40] for p in (site.data / "cache/default/trees").iterdir() if not p.name.startswith(".")}
+    assert tasks[0]["source"]["commit"] in commits and tasks[3]["source"]["commit"] in commits
+    assert tasks[1]["source"]["commit"] not in commits or tasks[2]["source"]["commit"] not in commits
+    assert metric(site, "signalbox_cache_limit_bytes") == 2 << 20
+    site.release(one)
+    assert site.wait(one)["status"] == "DONE"
+    assert site.run("true", sources[1])["status"] == "DONE"

@@ -7,6 +7,7 @@ import time
 
 import agents
 from check import Expect
+from gate_faults import gate_struck
 from world import HEARTBEAT_S, TERMINAL, IS_ROOT, FAKETIME, let_pass
 
 KILL, STOP, CONT = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT
@@ -48,7 +49,7 @@ class Round:
 
     def codex(self, scenario, want, **more):
         want.mark = f"{self.rng.getrandbits(64):016x}"
-        return self.submit(f"[scenario {scenario}] do it {want.mark}", want, agent="codex-exec", **more)
+        return self.submit(f"[scenario {scenario}] do it {want.mark}", want, **{"agent": "codex-exec", **more})
 
     def moment(self, longest):
         let_pass(self.rng.uniform(0, longest))
@@ -469,6 +470,7 @@ FAULTS = {
     "disk full": (disk_full, 4, "disk"),
     "clock jumps": (clock_jumps, 5, "clock"),
     "codex struck": (codex_struck, 5, "plain"),
+    "gate and codex struck": (gate_struck, 8, "plain"),
     "model fails codex": (model_fails, 5, "plain"),
     "model refuses connections": (model_refused, 1, "refused"),
 }

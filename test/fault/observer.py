@@ -134,6 +134,8 @@ class Observer:
         if self.ground.runner_pid(task, n):
             self.dead.pop(key, None)
             return
+        if doc.get("heartbeat", {}).get("cause") == "waiting on human" and list((self.ground.site.directory(task) / "gates").glob("*.yaml")):
+            return  # its runner is dead, its question is not: the server says so in the file
         since, wall = self.dead.setdefault(key, (before, time.time()))
         if self.ground.kind != "clock":
             beat = datetime.fromisoformat(doc["lastHeartbeat"].replace("Z", "+00:00")).timestamp()

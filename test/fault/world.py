@@ -37,6 +37,11 @@ SCENARIO = """
       - shell: "for i in 9 10 11 12; do echo line $i; sleep 0.03; done; echo made > made.txt"
       - expect: "line 12"
       - final: "I have counted."
+  - match: "[scenario gated]"
+    steps:
+      - shell: "echo first >> made.txt"
+      - shell: "echo second >> made.txt"
+      - final: "Both were decided."
   - match: "[scenario broken-off-once]"
     steps:
       - cut: {times: 1}

@@ -421,6 +421,37 @@ def test_numbers_and_limits_go_on_after_the_gateway_was_killed(site):
     assert site.ask(auth=once)[1]["error"]["code"] == "run_limit_reached"
 
 
+def test_what_the_gateway_is_told_to_hide_is_not_in_its_record(up):
+    secret = 'open-"sesame"'
+    for texts in ([secret, "nothing"], [secret]):  # the same again is harmless
+        assert up.call("POST", "/hide", {"task": "run1", "texts": texts}, path=up.control)[0] == 204
+    assert up.ask(secret, auth=token(run="run1.main.2"))[0] == 200
+    assert up.ask(secret, auth=token(run="run2.main.1"))[0] == 200
+    up.ended(1, run="run1.main.2")
+    assert "sesame" not in (up.records / "run1.main.2.jsonl").read_text()
+    assert "sesame" in (up.records / "run2.main.1.jsonl").read_text()  # of that task nothing is secret
+    assert "sesame" in json.dumps(up.asked())  # the model was told as it was asked
+
+
+@pytest.mark.parametrize("doc", [{}, {"task": "t"}, {"task": "", "texts": []}, {"task": "t.main.1", "texts": []}, {"task": 7, "texts": []},
+                                 {"task": "t", "texts": "x"}, {"task": "t", "texts": [], "more": 1}, {"task": "t" * 65, "texts": []}, []])
+def test_what_cannot_be_hidden_is_refused(up, doc):
+    assert up.call("POST", "/hide", doc, path=up.control)[0] == 400
+
+
+def test_a_new_gateway_hides_from_its_first_request_on_and_is_the_same_by_its_hash(site):
+    site.model()
+    site.more["hide"] = {"run1": ["sesame"]}
+    site.gateway()
+    first = site.version()["config_hash"]
+    assert site.ask("sesame")[0] == 200
+    site.ended(1)
+    assert "sesame" not in (site.records / "run1.jsonl").read_text()
+    site.more["hide"] = {"run1": ["sesame", "another"], "run2": ["more"]}
+    site.gateway("second")
+    assert site.version()["config_hash"] == first and site.version()["hides"]
+
+
 def test_runs_have_records_of_their_own(up):
     for run in ("a", "b"):
         assert up.ask(auth=token(run=run))[0] == 200

@@ -1,13 +1,15 @@
 """Repositories made to hurt whoever fetches them: whatever they hold, nothing of theirs runs, nothing outside the cache is written, and what is
 refused is refused with what was wrong.  Over each road: as a directory's URL, and from a server of theirs."""
+import hashlib
 import http.server
+import json
 import os
 import pathlib
 import subprocess
 import threading
 
 import pytest
-from test_source import NEUTRAL, Failure, commit, fingerprint, git, git_http, hostile_settings, read_tree_of, repo, tool, write_objects  # noqa: F401
+from test_source import NEUTRAL, Failure, GitHttp, commit, fingerprint, git, git_http, hostile_settings, read_tree_of, repo, tool, write_objects  # noqa: F401
 
 IGNORED_BY_HFS = ["\u200c", "\u200d", "\u200e", "\u200f", "\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u206a", "\u206b", "\u206c", "\u206d", "\u206e", "\u206f", "\ufeff"]
 DISGUISED = [".git", ".GIT", ".Git", ".gIT", "git~1", "GIT~1", "Git~1", ".git ", ".git.", ".git. .", ".git ...", ".GIT.", ".git::$INDEX_ALLOCATION", ".git:x", ".GIT::$index_allocation",
@@ -126,13 +128,13 @@ def test_hostile_submodules_run_nothing_and_lead_nowhere(tool, repo, road, outsi
         assert not (pathlib.Path(result["checkout"]) / ".git/hooks").exists() and not (pathlib.Path(result["checkout"]) / ".git/modules").exists()
 
 
-@pytest.mark.parametrize("attributes", ["* filter=evil", "* ident", "* working-tree-encoding=UTF-16", "* text eol=crlf", "* -text", "* export-subst", "* merge=evil diff=evil", "* filter=lfs diff=lfs merge=lfs -text", "[attr]x filter=evil\n* x"])
+@pytest.mark.parametrize("attributes", ["* filter=evil", "* ident", "late.txt working-tree-encoding=UTF-16", "* text eol=crlf", "* -text", "* export-subst", "* merge=evil diff=evil", "* filter=lfs diff=lfs merge=lfs -text", "[attr]x filter=evil\n* x"])
 def test_attributes_change_nothing_and_run_nothing(tool, repo, road, outside, tmp_path, attributes):  # noqa: F811
-    hostile_settings(repo, tmp_path / "ran")
     (repo / ".gitattributes").write_text(attributes + "\n")
     (repo / "u.txt").write_text("$Id$\nplain\n")
+    (repo / "late.txt").write_text("late\n", encoding="utf-16")
     commit(repo, "attributes")
-    (tmp_path / "ran").unlink(missing_ok=True)  # making the commit is theirs to run
+    hostile_settings(repo, tmp_path / "ran")
     try:
         result = road()
     except Failure as failed:
@@ -273,7 +275,102 @@ def test_only_so_much_history_comes_when_so_much_is_asked_for(tool, repo, git_ht
     assert tool.fetch(kind="git", url=f"{git_http[0]}/repo/.git", ref=None, depth=2)["commit"] == newest
 
 
-def test_lfs_is_refused_in_plain_words_where_it_is_not_to_be_had(tool, repo):  # noqa: F811
+# ---- git-lfs ----
+
+class LfsHttp(GitHttp):
+    """git's backend, and the two calls of git-lfs beside it."""
+    objects, links, asked = {}, {}, []
+
+    def answer(self):
+        if self.path.endswith("/info/lfs/objects/batch"):
+            wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.asked.append(wanted)
+            base = f"http://127.0.0.1:{self.server.server_address[1]}/objects/"
+            reply = [{"oid": o["oid"], "size": o["size"], "actions": {"download": {"href": self.links.get(o["oid"], base + o["oid"]), "header": {"X-Way": "yes"}}}} for o in wanted["objects"]]
+            self.give(200, json.dumps({"transfer": "basic", "objects": reply}).encode())
+        elif self.path.startswith("/objects/"):
+            assert self.headers["X-Way"] == "yes"
+            data = self.objects.get(self.path.rsplit("/", 1)[1])
+            self.give(200 if data is not None else 404, data or b"")
+        elif self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", "/objects/x")
+            self.end_headers()
+        else:
+            super().answer()
+
+    def give(self, status, data):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = answer
+
+
+@pytest.fixture
+def lfs(repo, tmp_path):  # noqa: F811
+    handler = type("H", (LfsHttp,), {"root": tmp_path, "seen": [], "objects": {}, "links": {}, "asked": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    handler.url = f"http://127.0.0.1:{server.server_address[1]}/repo/.git"
+    handler.place = lambda path, data, **more: place(repo, handler, path, data, **more)
+    yield handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def place(repo, handler, path, data, keep=True):  # noqa: F811
+    oid = hashlib.sha256(data).hexdigest()
+    (repo / path).parent.mkdir(parents=True, exist_ok=True)
+    (repo / path).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(data)}\n")
+    (repo / ".gitattributes").write_text("*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    if keep:
+        handler.objects[oid] = data
+    commit(repo, path)
+    return oid
+
+
+def test_lfs_files_are_there_for_those_who_ask_and_git_finds_them_unchanged(tool, repo, lfs):  # noqa: F811
+    big = os.urandom(3 << 20)
+    lfs.place("a.bin", b"small\n")
+    lfs.place("deep/b.bin", big)
+    (repo / "talk.txt").write_text("version https://git-lfs.github.com/spec/v1 is what pointers begin with\n")
+    (repo / ".lfsconfig").write_text("[lfs]\n\turl = http://169.254.169.254/x\n")
+    commit(repo, "talk")
+    off = tool.fetch(kind="git", url=lfs.url, ref=None)
+    assert (pathlib.Path(off["checkout"]) / "a.bin").read_text().startswith("version https://git-lfs") and not lfs.asked
+    on = tool.fetch(kind="git", url=lfs.url, ref=None, lfs=True)
+    tree = pathlib.Path(on["checkout"])
+    assert (tree / "a.bin").read_bytes() == b"small\n" and (tree / "deep/b.bin").read_bytes() == big and on["tree"] == off["tree"]
+    assert read_tree_of(on)("status", "--porcelain") == "" and read_tree_of(off)("status", "--porcelain") == ""
+    assert on["checkout"] != off["checkout"] and (pathlib.Path(off["checkout"]) / "a.bin").read_text().startswith("version")
+    asked = len(lfs.asked)
+    (repo / "a.txt").write_text("next\n")
+    commit(repo, "next")
+    after = tool.fetch(kind="git", url=lfs.url, ref=None, lfs=True)
+    assert (pathlib.Path(after["checkout"]) / "deep/b.bin").read_bytes() == big and len(lfs.asked) == asked, "what is kept is not asked for again"
+    plain = tool.fetch(kind="git", url=lfs.url, ref=None)
+    assert (pathlib.Path(plain["checkout"]) / "a.bin").read_text().startswith("version https://git-lfs")
+
+
+@pytest.mark.parametrize("link,code", [("http://169.254.169.254/x", "denied"), ("http://2130706433/x", "invalid"), ("file:///etc/passwd", "denied"), ("gopher://127.0.0.1/x", "invalid"), ("https://u:p@127.0.0.1/x", "invalid"),
+                                       ("/objects/x", "denied"), ("away", "denied"), ("missing", "not_found"), ("wrong", "invalid"), ("long", "unreachable"), ("-o/etc/x", "invalid")])
+def test_where_an_lfs_server_leads_is_judged_like_any_url_and_what_comes_is_proven(tool, lfs, outside, link, code):  # noqa: F811
+    oid = lfs.place("a.bin", b"x" * 1000, keep=False)
+    base = lfs.url.split("/repo")[0]
+    lfs.links[oid] = {"away": f"{base}/away/x", "missing": f"{base}/objects/missing", "wrong": f"{base}/objects/wrong", "long": f"{base}/objects/long"}.get(link, link)
+    lfs.objects.update(wrong=b"y" * 1000, long=b"x" * 5000)
+    with pytest.raises(Failure) as failed:
+        tool.fetch(kind="git", url=lfs.url, ref=None, lfs=True)
+    assert failed.value.code == code and "a.bin" in failed.value.text, (failed.value.code, failed.value.text)
+    assert not checked_out(tool) and not list(tool.cache.glob("git/*/lfs/*"))
+
+
+def test_lfs_needs_https(tool, lfs, repo):  # noqa: F811
+    lfs.place("a.bin", b"x")
     with pytest.raises(Failure) as failed:
         tool.fetch(kind="git", url=str(repo), ref=None, lfs=True)
-    assert failed.value.code == "unsupported" and "git-lfs" in failed.value.text and failed.value.hint
+    assert failed.value.code == "unsupported" and "https" in failed.value.text and failed.value.hint

@@ -87,7 +87,7 @@ static void wrapping_a_success_is_our_own_mistake_and_never_success(void **state
 static void errno_chooses_the_code(void **state)
 {
 	static const struct { int number; enum err_code code; } cases[] = {
-		{ ENOENT, ERR_NOT_FOUND }, { EPERM, ERR_DENIED }, { ENOSPC, ERR_LIMIT }, { EEXIST, ERR_CONFLICT },
+		{ ENOENT, ERR_NOT_FOUND }, { EPERM, ERR_DENIED }, { ENOSPC, ERR_FULL }, { EEXIST, ERR_CONFLICT },
 		{ ECONNREFUSED, ERR_UNREACHABLE }, { ENOSYS, ERR_UNSUPPORTED }, { EIO, ERR_IO }, { 0, ERR_IO },
 	};
 

@@ -127,6 +127,61 @@ static void a_failed_op_is_undone_and_keeps_its_own_error(void **state)
 	assert_int_equal(db_write(f->db, op_insert, &x, &e), ERR_OK);
 }
 
+struct companion {
+	int64_t x;
+	enum err_code before, after;
+	int rides;
+};
+
+static enum err_code op_before(struct db_conn *c UNUSED, void *arg, struct error *e)
+{
+	struct companion *k = arg;
+	k->rides++;
+	return k->before ? error_set(e, k->before, "before") : ERR_OK;
+}
+
+static enum err_code op_after(struct db_conn *c, void *arg, struct error *e)
+{
+	struct companion *k = arg;
+	enum err_code rc = op_insert(c, &k->x, e);
+	return rc || !k->after ? rc : error_set(e, k->after, "after");
+}
+
+static void a_rider_shares_the_fate_of_the_write_it_goes_with(void **state)
+{
+	struct fixture *f = *state;
+	static const struct { enum err_code before, after; db_op *op; enum err_code rc; int64_t rows; } cases[] = {
+		{ ERR_OK, ERR_OK, op_insert, ERR_OK, 2 }, { ERR_GONE, ERR_OK, op_insert, ERR_GONE, 0 },
+		{ ERR_OK, ERR_BUSY, op_insert, ERR_BUSY, 0 }, { ERR_OK, ERR_OK, op_insert_and_fail, ERR_STALE, 0 },
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct error e = ERROR_INIT;
+		int64_t x = (int64_t)i * 10, rows = ask(f->db, "SELECT COUNT(*) FROM t", 0);
+		struct companion k = { .x = x + 1, .before = cases[i].before, .after = cases[i].after };
+		const struct db_rider rider = { op_before, op_after, &k };
+		db_ride(f->db, &rider);
+		assert_int_equal(db_write(f->db, cases[i].op, &x, &e), cases[i].rc);
+		assert_int_equal(ask(f->db, "SELECT COUNT(*) FROM t", 0), rows + cases[i].rows);
+		assert_int_equal(k.rides, 1);
+		x = (int64_t)i * 10 + 5; /* it rides once */
+		assert_int_equal(db_write(f->db, op_insert, &x, &e), ERR_OK);
+		assert_int_equal(k.rides, 1);
+	}
+}
+
+static void a_rider_that_was_taken_back_does_not_ride(void **state)
+{
+	struct fixture *f = *state;
+	struct error e = ERROR_INIT;
+	int64_t x = 1;
+	struct companion k = { .x = 2 };
+	const struct db_rider rider = { op_before, op_after, &k };
+	db_ride(f->db, &rider);
+	db_ride(f->db, NULL);
+	assert_int_equal(db_write(f->db, op_insert, &x, &e), ERR_OK);
+	assert_int_equal(k.rides, 0);
+}
+
 static void a_violated_constraint_is_a_conflict(void **state)
 {
 	struct fixture *f = *state;
@@ -239,6 +294,7 @@ static void a_bad_statement_is_an_error_that_says_it(void **state)
 /* Many callers at once; every third op fails after it has written. */
 struct crowd {
 	struct db *db;
+	bool again; /* the ops say that they may be run again */
 	atomic_int hooks, acknowledged, refused;
 };
 
@@ -250,7 +306,7 @@ static void *call_in_a_crowd(void *arg)
 	for (int64_t x = me->first; x < me->first + OPS_EACH; x++) {
 		struct error e = ERROR_INIT;
 		int64_t id = x;
-		enum err_code rc = db_write(me->crowd->db, x % 3 ? op_insert : op_insert_and_fail, &id, &e);
+		enum err_code rc = (me->crowd->again ? db_write_again : db_write)(me->crowd->db, x % 3 ? op_insert : op_insert_and_fail, &id, &e);
 		if (rc == ERR_OK && x % 3 && ask(me->crowd->db, "SELECT count(*) FROM t WHERE x = ?", x) == 1)
 			me->crowd->acknowledged++;
 		if (rc == ERR_STALE && x % 3 == 0 && ask(me->crowd->db, "SELECT count(*) FROM t WHERE x = ?", x) == 0)
@@ -264,10 +320,9 @@ static void count_hook(void *ctx)
 	((struct crowd *)ctx)->hooks++;
 }
 
-static void in_a_crowd_each_op_has_its_own_fate(void **state)
+static void crowd_has_its_fates(struct fixture *f, bool again)
 {
-	struct fixture *f = *state;
-	struct crowd crowd = { .db = f->db };
+	struct crowd crowd = { .db = f->db, .again = again };
 	struct caller callers[CALLERS];
 	pthread_t threads[CALLERS];
 	db_on_commit(f->db, count_hook, &crowd);
@@ -288,6 +343,16 @@ static void in_a_crowd_each_op_has_its_own_fate(void **state)
 	assert_true(stats.commits <= stats.ops);
 	assert_int_equal(crowd.hooks, stats.commits);
 	assert_int_equal(ask(f->db, "SELECT count(*) FROM t", 0), crowd.acknowledged);
+}
+
+static void in_a_crowd_each_op_has_its_own_fate(void **state)
+{
+	crowd_has_its_fates(*state, false);
+}
+
+static void in_a_crowd_of_ops_that_may_be_run_again_each_has_its_own_fate(void **state)
+{
+	crowd_has_its_fates(*state, true);
 }
 
 static void the_hook_runs_before_the_caller_goes_on(void **state)
@@ -492,13 +557,15 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_DB(what_was_written_is_read),
 		WITH_DB(a_failed_op_is_undone_and_keeps_its_own_error),
+		WITH_DB(a_rider_shares_the_fate_of_the_write_it_goes_with),
+		WITH_DB(a_rider_that_was_taken_back_does_not_ride),
 		WITH_DB(a_violated_constraint_is_a_conflict),
 		WITH_DB(foreign_keys_are_enforced),
 		WITH_DB(a_reader_cannot_write),
 		WITH_DB(values_of_all_kinds_go_in_and_out),
 		WITH_DB(more_statements_than_the_cache_holds_work),
 		WITH_DB(a_bad_statement_is_an_error_that_says_it),
-		WITH_DB(in_a_crowd_each_op_has_its_own_fate),
+		WITH_DB(in_a_crowd_each_op_has_its_own_fate), WITH_DB(in_a_crowd_of_ops_that_may_be_run_again_each_has_its_own_fate),
 		WITH_DB(the_hook_runs_before_the_caller_goes_on),
 		WITH_DB(a_read_sees_one_moment),
 		WITH_DB(a_full_disk_acknowledges_nothing_falsely_and_the_writer_recovers),

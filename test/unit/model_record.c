@@ -75,6 +75,7 @@ static void exchange(struct fixture *f, const char *input_text, const char *repl
 
 	assert_int_equal(begin(f, input_text, 0, 0, &t), ERR_OK);
 	meter_init(&m, false);
+	m.scrub = &t.scrub;
 	meter_feed(&m, reply, strlen(reply));
 	meter_finish(&m);
 	res.meter = &m;
@@ -158,6 +159,7 @@ static void limits_count_across_a_restart(void **state)
 	assert_int_equal(begin(f, "[]", 0, 20, &t), ERR_LIMIT);
 	assert_int_equal(begin(f, "[]", 3, 21, &t), ERR_OK);
 	close(t.fd);
+	scrub_release(&t.scrub);
 }
 
 static void two_recorders_share_one_file(void **state)
@@ -177,6 +179,96 @@ static void two_recorders_share_one_file(void **state)
 	recorder_free(other);
 }
 
+static void hide(struct fixture *f, const char *task, const char *texts)
+{
+	AUTO_JS struct js *list = js_parse(texts, strlen(texts), NULL);
+
+	assert_int_equal(record_hide(f->recorder, task, list, NULL), ERR_OK);
+}
+
+static bool file_has(struct fixture *f, const char *text)
+{
+	AUTO_FREE char *path = file_join(f->dir, "run.jsonl");
+	AUTO_STRBUF struct strbuf all = STRBUF_INIT;
+
+	assert_int_equal(file_read(path, (size_t)1 << 20, &all, NULL), ERR_OK);
+	return strstr(strbuf_str(&all), text) != NULL;
+}
+
+#define PASSWORD "say \\\"sesame\\\" 4711"
+#define TOLD "[{\"n\":1},{\"type\":\"function_call_output\",\"output\":\"it is " PASSWORD "\"}]"
+#define SAID "{\"output\":[{\"type\":\"function_call\",\"call_id\":\"c\",\"arguments\":\"{\\\"p\\\":\\\"say \\\\\\\"sesame\\\\\\\" 4711\\\"}\"}]," \
+	"\"usage\":{\"input_tokens\":4711,\"output_tokens\":4}}"
+
+static void what_is_hidden_is_in_no_line_and_the_lines_stay_whole(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_JS struct js *start = NULL, *end = NULL;
+
+	hide(f, "other", "[\"n\"]");
+	hide(f, "run", "[\"" PASSWORD "\",7,null]");
+	hide(f, "run", "[\"" PASSWORD "\"]");
+	exchange(f, "[{\"n\":1}]", ANSWER);
+	exchange(f, TOLD, SAID);
+	assert_false(file_has(f, "sesame"));
+	start = line(f, 2);
+	end = line(f, 3);
+	assert_string_equal(js_str(js_at(js_get(start, "input_delta"), 0), "output"), "it is ***");
+	assert_string_equal(js_str(js_at(js_get(end, "output"), 0), "call_id"), "c");
+	assert_int_equal(js_i64(start, "n", 0), 2);
+	assert_int_equal(js_i64(js_get(end, "usage"), "total_tokens", 0), 4715); /* counts are no words */
+}
+
+static void the_conversation_is_known_again_when_the_secrets_were_told_again(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_JS struct js *second = NULL;
+
+	hide(f, "run", "[\"" PASSWORD "\"]");
+	exchange(f, TOLD, ANSWER);
+	restart(f);
+	hide(f, "run", "[\"" PASSWORD "\"]");
+	exchange(f, "[{\"n\":1},{\"type\":\"function_call_output\",\"output\":\"it is " PASSWORD "\"},{\"n\":3}]", ANSWER);
+	second = line(f, 2);
+	assert_int_equal(js_i64(second, "input_from", 0), 2);
+	assert_int_equal(js_len(js_get(second, "input_delta")), 1);
+	assert_false(file_has(f, "sesame"));
+}
+
+/* The record keeps the head of a long item: a secret that lies across its end is cut out before. */
+static void a_secret_across_the_cut_of_a_long_item_leaves_no_half(void **state)
+{
+	struct fixture *f = *state;
+
+	hide(f, "run", "[\"open-sesame-4711\"]");
+	for (size_t before = METER_ITEM_MAX / 2 - 60; before < METER_ITEM_MAX / 2; before++) {
+		AUTO_FREE char *pad = mem_alloc(METER_ITEM_MAX + 1);
+		memset(pad, 'x', METER_ITEM_MAX);
+		AUTO_FREE char *text = mem_printf("[{\"t\":\"%.*sopen-sesame-4711%s\"}]", (int)before, pad, pad);
+		AUTO_FREE char *reply = mem_printf("{\"output\":%s}", text);
+		exchange(f, text, reply);
+	}
+	assert_true(file_has(f, "truncated"));
+	assert_false(file_has(f, "open"));
+}
+
+static void of_too_many_tasks_the_longest_unused_is_forgotten(void **state)
+{
+	struct fixture *f = *state;
+
+	hide(f, "old", "[\"zzz\"]");
+	hide(f, "run", "[\"sesame\"]");
+	for (int i = 0; i < RECORD_HIDE_TASKS_MAX - 1; i++) {
+		AUTO_FREE char *task = mem_printf("t%d", i);
+
+		if (i % 1000 == 0)
+			hide(f, "run", "[]"); /* it is in use */
+		hide(f, task, "[\"x\"]");
+	}
+	exchange(f, TOLD, ANSWER);
+	assert_false(file_has(f, "sesame"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -186,6 +278,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_torn_last_line_is_cut, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(limits_count_across_a_restart, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(two_recorders_share_one_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_hidden_is_in_no_line_and_the_lines_stay_whole, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_conversation_is_known_again_when_the_secrets_were_told_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_secret_across_the_cut_of_a_long_item_leaves_no_half, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(of_too_many_tasks_the_longest_unused_is_forgotten, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

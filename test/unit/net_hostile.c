@@ -14,7 +14,17 @@ static void handle(struct http_request *r, void *ctx)
 	http_reply_js(r, 200, o);
 }
 
+#define LARGE ((size_t)100 << 20)
+
+static void handle_large(struct http_request *r, void *ctx)
+{
+	(void)ctx;
+	AUTO_FREE char *data = mem_alloc(LARGE);
+	http_reply(r, 200, "application/octet-stream", data, LARGE);
+}
+
 static const struct http_route routes[] = {
+	{ "GET", "/large", handle_large, 0, 0, NULL },
 	{ "GET", "/a", handle, 0, 0, NULL },
 	{ "POST", "/a", handle, 0, 1 << 20, NULL },
 	{ 0 },
@@ -183,6 +193,29 @@ static void a_body_at_a_good_speed_is_taken_however_long_it_lasts(void **state)
 	assert_true(hear(fd, &in, "{\"bytes\":40000}"));
 }
 
+static void answers_that_nobody_reads_have_a_limit_together(void **state)
+{
+	int fds[HTTP_REPLIES_MAX / LARGE];
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = dial(*state);
+		say(fds[i], "GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+		assert_true(hear(fds[i], &in, "HTTP/1.1 200 "));
+		strbuf_reset(&in);
+	}
+	expect(*state, "GET /large HTTP/1.1\r\n" HEAD_END, 503, "\r\nRetry-After: ");
+	expect(*state, "GET /a HTTP/1.1\r\n" HEAD_END, 200, "{\"bytes\":0}");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	for (bool again = true; again;) { /* the server sees the ends when it sees them */
+		AUTO_CLOSE int fd = dial(*state);
+		say(fd, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+		strbuf_reset(&in);
+		assert_true(hear(fd, &in, "\r\n\r\n"));
+		again = !str_starts(in.data, "HTTP/1.1 200 ");
+	}
+}
+
 #define WITH(set, test) cmocka_unit_test_setup_teardown(test, set, teardown)
 
 int main(void)
@@ -194,6 +227,7 @@ int main(void)
 		WITH(setup, lengths_that_are_none_are_refused),
 		WITH(setup, a_second_host_or_a_target_elsewhere_is_refused),
 		WITH(setup, what_is_only_unusual_is_served),
+		WITH(setup, answers_that_nobody_reads_have_a_limit_together),
 		WITH(setup_impatient, a_head_that_does_not_end_is_cut_however_often_it_goes_on),
 		WITH(setup_impatient, a_body_that_drips_is_cut),
 		WITH(setup_impatient, a_connection_that_says_nothing_more_is_let_go),

@@ -68,22 +68,35 @@ static int open_task_dir(struct http_request *r, struct api *a, char task[27])
 	return fd;
 }
 
-/* The task's diff; while it runs or when it was never collected there is none. */
+static bool has_file(int dir, const char *run, const char *name)
+{
+	AUTO_FREE char *path = mem_printf("%s/%s", run ? run : "-", name);
+	AUTO_CLOSE int fd = -1;
+	return file_open_beneath(dir, path, O_RDONLY | O_NONBLOCK, &fd, NULL) == ERR_OK;
+}
+
+/* The task's diff, or one run's own part of it; while it runs or when it was never collected there is none. */
 void api_get_diff(struct http_request *r, void *ctx)
 {
 	char task[27];
+	struct error e = ERROR_INIT;
+	int64_t n = 0;
+	if (http_query_i64(r, "run", 1, INT32_MAX, &n, &e)) {
+		http_reply_error(r, &e);
+		return;
+	}
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = newest_run_dir(ctx, task);
-	AUTO_FREE char *path = mem_printf("%s/diff.patch", run ? run : "-");
+	AUTO_FREE char *run = n ? mem_printf("agents/main/runs/%lld", (long long)n) : newest_run_dir(ctx, task);
+	AUTO_FREE char *path = mem_printf("%s/%s", run ? run : "-", n || !has_file(dir, run, "task.patch") ? "diff.patch" : "task.patch");
 	reply_file(r, dir, path, "diff");
 }
 
 void api_get_log(struct http_request *r, void *ctx)
 {
 	static const char *const names[][2] = { { "prompt.txt", "artifacts/prompt.txt" }, { "llm_response.txt", "artifacts/llm_response.txt" },
-		{ "diff.patch", "diff.patch" }, { "setup.log", "setup.log" }, { "verify.log", "verify.log" } };
+		{ "diff.patch", "task.patch" }, { "setup.log", "setup.log" }, { "verify.log", "verify.log" } };
 	char task[27];
 	const char *name = http_param(r, "name");
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
@@ -137,6 +150,7 @@ void api_list_artifacts(struct http_request *r, void *ctx)
 	list_dir(dir, "artifacts", "", list);
 	list_dir(dir, artifacts, "", list);
 	js_set(o, "data", list);
+	js_set(o, "next_cursor", js_null());
 	http_reply_js(r, 200, o);
 }
 

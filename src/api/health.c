@@ -75,6 +75,7 @@ void api_agents(struct http_request *r, void *ctx UNUSED)
 {
 	struct js *o = js_object();
 	js_set(o, "data", agent_capabilities());
+	js_set(o, "next_cursor", js_null());
 	http_reply_js(r, 200, o);
 }
 

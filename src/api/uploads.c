@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATUS_FULL 507 /* the disk's own status: trying again is of no use before somebody has made room */
-
 struct receive { /* of one request */
 	struct http_request *request;
 	struct api *api;
@@ -23,12 +21,6 @@ struct receive { /* of one request */
 	struct strbuf task;
 	bool in_task, in_archive, task_seen, archive_seen;
 };
-
-static void refuse_full(struct http_request *r, bool full)
-{
-	if (full)
-		http_deny_status(r, STATUS_FULL);
-}
 
 static struct receive *receive_new(struct http_request *r, struct api *a)
 {
@@ -51,18 +43,13 @@ static void receive_free(void *state)
 static enum err_code receive_take(void *state, const char *data, size_t n, struct error *e)
 {
 	struct receive *v = state;
-	enum err_code rc = v->parts ? http_parts_feed(v->parts, data, n, e) : upload_write(v->upload, data, n, e);
-	if (rc)
-		refuse_full(v->request, v->upload && upload_is_full(v->upload));
-	return rc;
+	return v->parts ? http_parts_feed(v->parts, data, n, e) : upload_write(v->upload, data, n, e);
 }
 
 static enum err_code begin_upload(struct receive *v, const char *name, int64_t size, bool later, struct error *e)
 {
-	struct upload_ask ask = { .who = http_principal(v->request), .name = name, .size = size, .later = later };
-	enum err_code rc = upload_begin(v->api->core, &ask, &v->upload, e);
-	refuse_full(v->request, ask.ret_full);
-	return rc;
+	const struct upload_ask ask = { .who = http_principal(v->request), .name = name, .size = size, .later = later };
+	return upload_begin(v->api->core, &ask, &v->upload, e);
 }
 
 static int64_t size_of(uint64_t declared)
@@ -103,8 +90,9 @@ static void answer_finish(struct http_request *r, struct receive *v, int status)
 {
 	struct error e = ERROR_INIT;
 	struct js *upload = NULL;
-	if (upload_finish(v->upload, &upload, &e)) {
-		refuse_full(r, upload_is_full(v->upload));
+	enum err_code rc = upload_finish(v->upload, &upload, &e);
+	upload_close(TAKE_PTR(v->upload)); /* before the answer: the next piece may come at once */
+	if (rc) {
 		http_reply_error(r, &e);
 		return;
 	}
@@ -244,7 +232,6 @@ static void post_form(struct http_request *r, struct api *a, struct receive *v)
 	if (!api_once_begin(r, a, &once))
 		return;
 	enum err_code rc = upload_finish(v->upload, &upload, &e);
-	refuse_full(r, rc && upload_is_full(v->upload));
 	AUTO_FREE char *id = mem_strdup(upload_id(v->upload));
 	if (!rc) {
 		upload_close(TAKE_PTR(v->upload));

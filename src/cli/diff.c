@@ -14,6 +14,7 @@
 
 const struct opt diff_options[] = {
 	{ "stat", 0, OPT_FLAG, NULL, "only which files, and how much" },
+	{ "run", 0, OPT_INT, "N", "only what run N of the task changed" },
 	{ "output", 'o', OPT_STRING, "FILE", "write it to a file" },
 	{ .name = NULL },
 };
@@ -89,7 +90,8 @@ static void show(const struct cli *c, const struct strbuf *patch)
 static enum err_code fetch(struct cli *c, const struct js *task, struct strbuf *ret, struct error *e)
 {
 	int status = 0;
-	AUTO_FREE char *path = remote_path(remote_id(task), "/diff");
+	AUTO_FREE char *rest = cli_opt(c, "run")->set ? mem_printf("/diff?run=%lld", (long long)cli_opt(c, "run")->number) : mem_strdup("/diff");
+	AUTO_FREE char *path = remote_path(remote_id(task), rest);
 	enum err_code rc = client_get(c->client, path, "text/x-diff", &status, ret, e);
 	if (rc == ERR_NOT_FOUND && !remote_is_over(task)) {
 		error_set(e, ERR_CONFLICT, "task '%s' is %s: its diff is made when it ends", remote_label(task), remote_status(task));

@@ -239,19 +239,27 @@ enum err_code server_connect(struct cli *c, struct error *e)
 	return rc ? rc : open_clients(c, path, e);
 }
 
-void server_offer_keys(struct cli *c)
+static void offer_key(struct cli *c, const char *provider, const char *variable)
 {
-	const char *key = getenv("OPENAI_API_KEY");
-	AUTO_FREE char *path = server_socket(c);
-	if (str_empty(key) || !path)
+	const char *key = getenv(variable);
+	if (str_empty(key))
 		return;
 	AUTO_JS struct js *body = js_object();
 	AUTO_JS struct js *reply = NULL;
 	int status = 0;
-	js_set_str(body, "provider", "openai");
+	js_set_str(body, "provider", provider);
 	js_set_str(body, "key", key);
 	struct error e = ERROR_INIT;
-	/* A server that takes no keys says so by 404 or 405; the task itself will tell when a key is missing. */
+	/* A server that takes no keys, or knows no such provider, says so by 404 or 405; the task itself will tell when a key is missing. */
 	if (client_call(c->client, "POST", "/v1/keys", body, &status, &reply, &e) && status != 404 && status != 405)
-		cli_say(c, "signalbox: the server did not take OPENAI_API_KEY: %s", e.text);
+		cli_say(c, "signalbox: the server did not take %s: %s", variable, e.text);
+}
+
+void server_offer_keys(struct cli *c)
+{
+	AUTO_FREE char *path = server_socket(c);
+	if (!path)
+		return;
+	offer_key(c, "openai", "OPENAI_API_KEY");
+	offer_key(c, "anthropic", "ANTHROPIC_API_KEY");
 }

@@ -1,6 +1,7 @@
 /* show: everything about one task. */
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "cli/ask.h"
 #include "cli/summary.h"
 #include "cli/table.h"
 #include "cli/remote.h"
@@ -55,6 +56,24 @@ static void add_members(struct table *t, const struct js *task)
 	add_member(t, "prompt", js_str(task, "prompt"));
 }
 
+/* What it waits for, each with its question. */
+static void add_gates(struct cli *c, const struct js *task)
+{
+	AUTO_JS struct js *gates = NULL;
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	if (!remote_is_waiting(task) || ask_list(c, remote_id(task), false, &gates, NULL, NULL) || !js_len(gates))
+		return;
+	strbuf_adds(&out, "\nWaits for you\n");
+	for (size_t i = 0; i < js_len(gates); i++) {
+		strbuf_adds(&out, "  ");
+		text_add_line(&out, ask_id(js_at(gates, i)));
+		strbuf_adds(&out, "  ");
+		ask_add_title(&out, js_at(gates, i));
+		strbuf_addc(&out, '\n');
+	}
+	term_write(&c->out, &out);
+}
+
 enum err_code cmd_show(struct cli *c, struct error *e)
 {
 	static const char *const titles[] = { "MEMBER", "VALUE", NULL };
@@ -72,6 +91,7 @@ enum err_code cmd_show(struct cli *c, struct error *e)
 	add_members(&t, task);
 	table_print(&t, &c->out);
 	table_release(&t);
+	add_gates(c, task);
 	if (js_type(js_get(task, "result")) != JS_OBJECT)
 		return ERR_OK;
 	strbuf_addc(&out, '\n');

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "cli/interrupt.h"
 #include "cli/server.h"
 #include "cli/remote.h"
 #include "cli/text.h"
@@ -14,6 +15,8 @@
 #define PROMPT_MAX ((size_t)4 << 20)
 #define SETUP_MAX ((size_t)1 << 20)
 #define PRIORITY_MAX 1000000
+#define POST_PAUSE_FIRST_MS 100 /* before a submit is sent again */
+#define POST_PAUSE_LAST_MS 1000
 
 const struct opt submit_options[] = {
 	{ "name", 'n', OPT_STRING, "NAME", "your own name for the task, for example T-001" },
@@ -349,11 +352,26 @@ static void drop_archive(struct cli *c, const struct js *body)
 		return; /* it goes when it is old enough */
 }
 
+/* When the connection breaks nobody knows whether the task was made: under the same key it is safe to ask again. */
+static enum err_code post_task(struct client *client, const struct js *body, struct js **ret_task, struct error *e)
+{
+	char key[ID_SIZE];
+	clock_new_id(key);
+	AUTO_FREE char *header = mem_printf("Idempotency-Key: %s", key);
+	for (int64_t pause = POST_PAUSE_FIRST_MS;; pause *= 3) {
+		int status = 0;
+		client_header(client, header);
+		enum err_code rc = client_call(client, "POST", "/v1/tasks", body, &status, ret_task, e);
+		if (rc != ERR_UNREACHABLE || status || pause > POST_PAUSE_LAST_MS)
+			return rc;
+		interrupt_sleep(pause);
+		error_clear(e);
+	}
+}
+
 enum err_code submit_task(struct cli *c, struct js **ret_task, struct error *e)
 {
 	AUTO_JS struct js *body = js_object();
-	char key[ID_SIZE];
-	int status = 0;
 	enum err_code rc = make_request(c, body, e);
 	if (!rc)
 		rc = server_connect(c, e);
@@ -364,11 +382,7 @@ enum err_code submit_task(struct cli *c, struct js **ret_task, struct error *e)
 		rc = send_archive(c, body, e);
 	if (rc)
 		return rc;
-	clock_new_id(key);
-	AUTO_FREE char *header = mem_printf("Idempotency-Key: %s", key);
-	struct client *client = cli_opt_text(c, "archive") ? c->stream : c->client; /* unpacking takes its time */
-	client_header(client, header);
-	rc = client_call(client, "POST", "/v1/tasks", body, &status, ret_task, e);
+	rc = post_task(cli_opt_text(c, "archive") ? c->stream : c->client, body, ret_task, e); /* unpacking takes its time */
 	if (rc == ERR_INVALID || rc == ERR_TOO_LARGE)
 		drop_archive(c, body); /* it will not be accepted the next time either */
 	if (!rc && !js_str(*ret_task, "id"))

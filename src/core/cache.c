@@ -127,9 +127,20 @@ static void drop_finished(struct uses *u)
 		qsort(u->v, u->n, sizeof(*u->v), by_store);
 }
 
+/* The server remembers the snapshot of nothing while it lives. */
+static void add_empty(struct core *c, struct uses *u)
+{
+	pthread_mutex_lock(&c->sched_lock);
+	AUTO_FREE char *text = c->empty_snapshot ? js_dump(c->empty_snapshot) : NULL;
+	pthread_mutex_unlock(&c->sched_lock);
+	if (text)
+		add_use(u, "default", text, NULL);
+}
+
 static enum err_code uses_load(struct core *c, struct uses *u, struct error *e)
 {
 	*u = (struct uses){ .core = c, .since = clock_wall_ms() - conf_limit(c->config, "workspace_age") };
+	add_empty(c, u);
 	enum err_code rc = db_read(c->db, uses_op, u, e);
 	if (!rc)
 		drop_finished(u);

@@ -197,12 +197,26 @@ static enum err_code check_hosts(const struct js *server, struct error *e)
 	return js_want_str(server, "server", "listen", &listen, e);
 }
 
+static enum err_code check_wires(const struct conf *c, struct error *e)
+{
+	for (struct js_iter it = js_iter(js_path(c->root, "model.providers")); it.key; js_next(&it)) {
+		const char *wire = NULL;
+		AUTO_FREE char *where = mem_printf("model.providers.%s", it.key);
+		enum err_code rc = js_want_str(it.value, where, "wire", &wire, e);
+		if (rc)
+			return rc;
+		if (wire && !str_eq(wire, "responses") && !str_eq(wire, "messages"))
+			return error_set(e, ERR_INVALID, "%s.wire '%.40s': expected responses or messages", where, wire);
+	}
+	return ERR_OK;
+}
+
 static enum err_code check_all(struct conf *c, struct error *e)
 {
 	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "server", "source", "cache", "client", "run", NULL }; /* the last two are the command line's own */
 	static const char *const model[] = { "default_provider", "default_model", "providers", NULL };
 	static const char *const provider[] = { "base_url", "key", "key_env", "key_file", "wire", NULL };
-	static const char *const agent[] = { "adapter", "command", "model", "env", "path", "config", NULL };
+	static const char *const agent[] = { "adapter", "command", "model", "env", "path", "config", "authenticate", NULL };
 	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", "approvals", NULL };
 	static const char *const sandbox[] = { "uid", "gid", "layers", NULL };
 	static const char *const codex[] = { "path", NULL };
@@ -220,6 +234,8 @@ static enum err_code check_all(struct conf *c, struct error *e)
 		rc = check_hosts(js_get(c->root, "server"), e);
 	if (!rc)
 		rc = check_section(js_get(c->root, "model"), "providers", provider, e);
+	if (!rc)
+		rc = check_wires(c, e);
 	if (!rc)
 		rc = check_section(c->root, "agents", agent, e);
 	if (!rc)

@@ -1,8 +1,8 @@
 /* The server's settings (signalbox.yaml): checked whole at the door, then read-only.  Defaults are in one table (conf.c).
  *
  *   limits:        running, running_per_repository, queued, memory, pids, cpu_percent, file_size, output, timeout, setup_timeout, stall_timeout, verify_timeout
- *   model:         default_provider, default_model, providers: {name: {base_url, key | key_env | key_file}}
- *   agents:        {name: {adapter, command: [...], model, env}}
+ *   model:         default_provider, default_model, providers: {name: {base_url, key | key_env | key_file, wire: responses | messages}}
+ *   agents:        {name: {adapter, command: [...], path, model, env, authenticate}}
  *   environments:  {name: {setup, setup_network, verify, env, limits}}
  *   sandbox:       uid, gid (the identity that a root server gives to sandboxes); layers: auto (overlay where it works), overlay, plain
  *   codex:         path

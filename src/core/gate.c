@@ -509,7 +509,9 @@ void gates_tick(struct core *c)
 		" AND ((g.boot=?1 AND g.deadline_mono<?2) OR (g.boot<>?1 AND g.deadline_at<?3))"
 		" AND NOT EXISTS(SELECT 1 FROM runs r WHERE r.task=g.task AND r.phase NOT IN ('succeeded','failed','canceled','timed_out','lost')) LIMIT 64",
 		SWEEP_MAX, expire_gate);
-	sweep(c, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND run_n>0", INBOXES_MAX, look_into_inbox);
+	/* A message to a task that is over begins its next turn; of those only the newest are looked after. */
+	sweep(c, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND run_n>0"
+		" UNION SELECT id FROM (SELECT id, run_n FROM tasks ORDER BY id DESC LIMIT 64) WHERE run_n>0", INBOXES_MAX, look_into_inbox);
 	if (c->gate_ticks++ % ADOPT_EVERY_TICKS == 0)
 		sweep(c, "SELECT id FROM gates WHERE state='blocked'", INBOXES_MAX, adopt_decision);
 }

@@ -1,11 +1,17 @@
 /* A lost database is rebuilt from the task directories: the newest run's spec says what was asked, events.jsonl what happened.  What cannot be
- * proven is said: a task whose log does not end was running when the record was lost, and ends so; its log begins a new generation. */
+ * proven is said: a task whose log does not end was running when the record was lost, and ends so; its log begins a new generation.
+ *
+ * Gates come back from the log (gate.blocked opens, gate.approved and its like settle) and from gates/<id>.decision, which has sealed answers
+ * whole.  A task with open gates is not ended: as after any other death of a run the question stands, so it waits (reason record_lost), and
+ * the answer begins an attempt that is told it.  Its last run counts as lost and keeps the workspace until its runner is seen to be gone.  A decision
+ * that was linked and not yet in the log is found by the next tick.  Gates that an ended task left open are canceled. */
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/yaml.h"
+#include "core/gatefile.h"
 #include "core/inside.h"
 #include <dirent.h>
 #include <stdio.h>
@@ -17,11 +23,14 @@
 #define IMPORT_RUNS_MAX 1000
 
 struct import {
-	const char *id;
+	const char *id, *dir;
 	struct task_row task;
 	struct strbuf log;
 	struct js *spec;
 	const char *first_line; /* of the log, in it */
+	int64_t turn, *run_turns; /* the one of the log's last run, of each run */
+	enum phase run_phase;	  /* how the last run ended */
+	bool waits;		  /* gates are open */
 	struct outbox out;
 };
 
@@ -48,6 +57,90 @@ static struct js *task_spec(const struct js *run_spec)
 	return spec;
 }
 
+/* ---- gates */
+
+/* What the log shows of a decision has stars for secrets; its file is whole. */
+static char *decision_text(const struct import *i, const char *gate, const struct js *shown)
+{
+	AUTO_JS struct js *whole = NULL;
+	if (gatefile_decision(i->dir, gate, &whole, NULL) || !str_eq(js_str(whole, "gate"), gate))
+		return shown ? js_dump(shown) : NULL;
+	return js_dump(whole);
+}
+
+static enum err_code import_gate_opened(struct db_conn *conn, struct import *i, const struct js *event, int64_t at, struct error *e)
+{
+	const struct js *data = js_get(event, "data");
+	const char *until = js_str(data, "deadline_at"), *gate = js_str_or(data, "gate", "");
+	AUTO_FREE char *run = mem_printf("%s.%s.%lld", i->id, js_str_or(event, "worker", "main"), (long long)js_i64(event, "run", i->task.run_n));
+	AUTO_FREE char *text = js_dump(data);
+	int64_t deadline = until ? clock_parse_rfc3339(until) : -1;
+	if (!clock_is_id(gate) || !js_str(data, "kind"))
+		return ERR_OK;
+	enum err_code rc = db_exec(conn, e, "INSERT OR IGNORE INTO gates(id,task,run,request,kind,state,data,created_at,turn) VALUES(?1,?2,?3,?4,?5,'blocked',?6,?7,?8)",
+		"ssssssii", gate, i->id, run, js_str(data, "request"), js_str(data, "kind"), text, at, i->turn);
+	if (!rc && deadline > 0) /* of no boot: the wall clock decides */
+		rc = db_exec(conn, e, "UPDATE gates SET deadline_at=?3, deadline_mono=0, boot='' WHERE id=?1 AND task=?2", "ssi", gate, i->id, deadline);
+	return rc;
+}
+
+static enum err_code import_gate(struct db_conn *conn, struct import *i, const struct js *event, const char *state, int64_t at, struct error *e)
+{
+	static const char *const states[] = { "approved", "rejected", "answered", "expired", "canceled" };
+	const struct js *data = js_get(event, "data");
+	const char *gate = js_str_or(data, "gate", "");
+	if (str_eq(state, "blocked"))
+		return import_gate_opened(conn, i, event, at, e);
+	if (str_eq(state, "delivered"))
+		return db_exec(conn, e, "UPDATE gates SET delivered_at=?3 WHERE id=?1 AND task=?2", "ssi", gate, i->id, at);
+	for (size_t n = 0; n < ARRAY_SIZE(states); n++) {
+		if (!str_eq(state, states[n]) || !clock_is_id(gate))
+			continue;
+		AUTO_FREE char *decision = decision_text(i, gate, js_get(data, "decision"));
+		return db_exec(conn, e, "UPDATE gates SET state=?3, decision=?4, settled_at=?5, actor=?6 WHERE id=?1 AND task=?2 AND state='blocked'", "ssssis", gate, i->id,
+			state, decision, at, js_str_or(event, "actor", SERVER_ACTOR));
+	}
+	return ERR_OK;
+}
+
+static enum err_code close_gates(struct db_conn *conn, struct import *i, struct error *e)
+{
+	struct db_stmt *s;
+	if (phase_is_terminal(i->task.phase))
+		return db_exec(conn, e, "UPDATE gates SET state='canceled', settled_at=?2, actor=?3 WHERE task=?1 AND state='blocked'", "sis", i->id, i->task.completed_at,
+			SERVER_ACTOR);
+	enum err_code rc = db_prepare(conn, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, i->id);
+	rc = db_step(s, &i->waits, e);
+	db_done(s);
+	return rc;
+}
+
+/* ---- the log */
+
+/* How a task has ended: as its last run did, unless it was ended without one. */
+static enum phase end_phase(const struct import *i, const char *status)
+{
+	if (phase_is_terminal(i->run_phase) && str_eq(phase_status(i->run_phase), status))
+		return i->run_phase;
+	for (unsigned p = 0; p < PHASE_COUNT; p++)
+		if (phase_is_terminal((enum phase)p) && str_eq(phase_status((enum phase)p), status))
+			return (enum phase)p;
+	return PHASE_FAILED;
+}
+
+static void take_turn(struct import *i, const struct js *event, const char *type)
+{
+	const struct js *data = js_get(event, "data");
+	int64_t run = js_i64(event, "run", 0), turn = js_i64(data, "turn", i->turn);
+	if (str_eq(type, "task.turn") || str_eq(type, "run.started"))
+		i->turn = turn > 0 ? turn : 1;
+	if (str_eq(type, "run.started") && run > 0 && run <= i->task.run_n)
+		i->run_turns[run] = i->turn;
+}
+
 static enum err_code import_line(struct db_conn *conn, struct import *i, const struct js *event, const char *line, struct error *e)
 {
 	int64_t at = clock_parse_rfc3339(js_str_or(event, "at", ""));
@@ -64,11 +157,13 @@ static enum err_code import_line(struct db_conn *conn, struct import *i, const s
 		js_free(i->task.result);
 		i->task.result = js_ref(js_get(data, "result"));
 	}
-	if (str_eq(type, "run.phase") || str_eq(type, "task.retried"))
-		i->task.phase = PHASE_RUNNING;
-	if (str_eq(type, "run.ended") && !phase_from_name(js_str(data, "outcome"), &i->task.phase))
-		i->task.phase = PHASE_FAILED;
+	take_turn(i, event, type);
+	if (str_eq(type, "run.phase") || str_eq(type, "task.retried") || str_eq(type, "task.turn"))
+		i->task.phase = i->run_phase = PHASE_RUNNING;
+	if (str_eq(type, "run.ended") && !phase_from_name(js_str(data, "outcome"), &i->run_phase))
+		i->run_phase = PHASE_FAILED;
 	if (str_eq(type, "task.done")) {
+		i->task.phase = end_phase(i, js_str(data, "status"));
 		i->task.completed_at = at;
 		free(i->task.reason);
 		free(i->task.error);
@@ -76,7 +171,8 @@ static enum err_code import_line(struct db_conn *conn, struct import *i, const s
 		i->task.error = mem_strdup(js_str(data, "error"));
 	}
 	int64_t n = 0;
-	return event_put(conn, i->id, i->task.last_seq, at, type, line, &n, e);
+	enum err_code rc = str_starts(type, "gate.") ? import_gate(conn, i, event, type + strlen("gate."), at, e) : ERR_OK;
+	return rc ? rc : event_put(conn, i->id, i->task.last_seq, at, type, line, &n, e);
 }
 
 /* Whole lines in order; the first that is torn or out of order ends it. */
@@ -98,10 +194,12 @@ static enum err_code insert_runs(struct db_conn *conn, struct import *i, struct 
 	enum err_code rc = ERR_OK;
 	for (int64_t n = 1; n <= i->task.run_n && !rc; n++) {
 		AUTO_FREE char *run = mem_printf("%s.main.%lld", i->id, (long long)n);
-		enum phase p = n == i->task.run_n && phase_is_terminal(i->task.phase) ? i->task.phase : PHASE_LOST;
+		bool last = n == i->task.run_n, held = last && i->waits;
+		enum phase p = last && phase_is_terminal(i->run_phase) ? i->run_phase : PHASE_LOST;
 		rc = db_exec(conn, e,
-			"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at,ended_at,released,reason) VALUES(?1,?2,'main',?3,1,?3,?4,?5,?6,'',?7,?7,1,'imported')",
-			"ssisssi", run, i->id, n, i->task.project, i->task.repo, phase_name(p), i->task.created_at);
+			"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at,ended_at,released,reason)"
+			" VALUES(?1,?2,'main',?3,?9,?3,?4,?5,?6,'',?7,?7,?8,'imported')",
+			"ssisssiii", run, i->id, n, i->task.project, i->task.repo, phase_name(p), i->task.created_at, (int64_t)!held, i->run_turns[n]);
 	}
 	return rc;
 }
@@ -121,13 +219,14 @@ static enum err_code insert_task(struct db_conn *conn, struct import *i, struct 
 	}
 	task_birth_release(&birth);
 	if (!rc)
-		rc = db_exec(conn, e, "UPDATE tasks SET last_seq=?2, run_n=?3, completed_at=?4, reason=?5, error=?6, result=?7, started_at=?8, generation=2 WHERE id=?1",
-			"siiisssi", t->id, t->last_seq, t->run_n, t->completed_at, t->reason, t->error, result, t->created_at);
+		rc = db_exec(conn, e, "UPDATE tasks SET last_seq=?2, run_n=?3, completed_at=?4, reason=?5, error=?6, result=?7, started_at=?8, turn=?9, generation=2 WHERE id=?1",
+			"siiisssii", t->id, t->last_seq, t->run_n, t->completed_at, t->reason, t->error, result, t->created_at, i->turn);
 	if (!rc)
 		rc = event_add(conn, t->id, "task.imported", NULL, 0, SERVER_ACTOR, clock_wall_ms(), NULL, &i->out, e);
 	if (rc || phase_is_terminal(t->phase))
 		return rc;
-	struct move m = { .to = PHASE_LOST, .reason = "record_lost", .error = "the database was lost while the task was under way", .actor = SERVER_ACTOR };
+	struct move m = { .to = i->waits ? PHASE_WAITING_HUMAN : PHASE_LOST, .reason = "record_lost", .error = i->waits ? "the database was lost; what it asks stands" :
+		"the database was lost while the task was under way", .actor = SERVER_ACTOR };
 	return task_move(conn, t->id, &m, &i->out, e);
 }
 
@@ -138,11 +237,13 @@ static enum err_code import_op(struct db_conn *conn, void *arg, struct error *e)
 	if (!rc && i->task.last_seq == 0)
 		rc = error_set(e, ERR_INVALID, "events.jsonl has no whole line");
 	if (!rc)
+		rc = close_gates(conn, i, e);
+	if (!rc)
 		rc = insert_runs(conn, i, e);
 	return rc ? rc : insert_task(conn, i, e);
 }
 
-static enum err_code load(struct core *c, struct import *i, const char *dir, struct error *e)
+static enum err_code load(struct import *i, const char *dir, struct error *e)
 {
 	struct task_row *t = &i->task;
 	AUTO_FREE char *log = file_join(dir, "events.jsonl");
@@ -164,8 +265,11 @@ static enum err_code load(struct core *c, struct import *i, const char *dir, str
 	t->repo = mem_strdup(js_str_or(i->spec, "repo", "imported"));
 	t->session_id = mem_strdup(js_str_or(i->spec, "session_id", i->id));
 	t->labels = js_object();
-	t->phase = PHASE_RUNNING;
-	(void)c;
+	t->phase = i->run_phase = PHASE_RUNNING;
+	i->turn = 1;
+	i->run_turns = mem_alloc((size_t)(t->run_n + 1) * sizeof(*i->run_turns));
+	for (int64_t n = 0; n <= t->run_n; n++)
+		i->run_turns[n] = 1;
 	return ERR_OK;
 }
 
@@ -173,11 +277,15 @@ enum err_code import_task(struct core *c, const char *id, struct error *e)
 {
 	struct import i = { .id = id, .log = STRBUF_LIMIT(IMPORT_LOG_MAX) };
 	AUTO_FREE char *dir = core_task_dir(c, id);
-	enum err_code rc = load(c, &i, dir, e);
+	i.dir = dir;
+	enum err_code rc = load(&i, dir, e);
 	if (!rc)
 		rc = db_write(c->db, import_op, &i, e);
 	if (!rc)
 		core_publish(c, &i.out);
+	if (!rc && i.waits)
+		rc = reaper_adopt_all(c, e); /* its runner, if it still lives, is watched until it has gone */
+	free(i.run_turns);
 	outbox_release(&i.out);
 	strbuf_release(&i.log);
 	js_free(i.spec);

@@ -9,8 +9,9 @@
 
 #define SEARCH_BATCH 128		 /* prompts in one transaction */
 #define SEARCH_BATCH_BYTES (256 << 10)	 /* of text in one transaction: others wait that long for their commit */
-#define SEARCH_TICK_BATCHES 16
-#define SEARCH_BATCHES_MAX 100000	 /* in one search's catching up */
+#define SEARCH_TICK_MS 100		 /* of each tick, when nobody else writes ... */
+#define SEARCH_TICK_CROWDED_MS 10	 /* ... and when many do */
+#define SEARCH_CATCH_UP_MS 10000	 /* of one search, before it looks */
 #define SEARCH_WORDS_MAX 32
 #define SEARCH_PROMPT "substr(json_extract(spec, '$.prompt'), 1, 65536)" /* what of a prompt is indexed; the same when it is taken out */
 
@@ -69,27 +70,36 @@ static enum err_code wanted_op(struct db_conn *c, void *arg, struct error *e)
 	return rc;
 }
 
-static enum err_code catch_up(struct core *c, int batches, struct error *e)
+static enum err_code catch_up(struct core *c, int64_t time_ms, bool *ret_more, struct error *e)
 {
-	bool more = false;
-	enum err_code rc = db_read(c->db, wanted_op, &more, e);
-	for (int i = 0; !rc && more && i < batches; i++) {
+	int64_t until = clock_mono_ms() + time_ms;
+	enum err_code rc = db_read(c->db, wanted_op, ret_more, e);
+	while (!rc && *ret_more && clock_mono_ms() < until) {
 		struct batch b = { .count = 0 };
 		rc = db_write(c->db, batch_op, &b, e);
-		more = b.more;
+		*ret_more = b.more;
 	}
 	return rc;
 }
 
 enum err_code search_catch_up(struct core *c, struct error *e)
 {
-	return catch_up(c, SEARCH_BATCHES_MAX, e);
+	bool more = false;
+	enum err_code rc = catch_up(c, SEARCH_CATCH_UP_MS, &more, e);
+	if (rc || !more)
+		return rc;
+	error_set(e, ERR_BUSY, "the words of many new tasks are still being indexed");
+	error_hint(e, "search again in a moment");
+	return ERR_BUSY;
 }
 
 void search_tick(struct core *c)
 {
+	struct db_stats stats;
 	struct error e = ERROR_INIT;
-	if (catch_up(c, SEARCH_TICK_BATCHES, &e))
+	bool more = false;
+	db_stats(c->db, &stats);
+	if (catch_up(c, stats.queued_now ? SEARCH_TICK_CROWDED_MS : SEARCH_TICK_MS, &more, &e))
 		log_warn("search: %s", e.text);
 }
 

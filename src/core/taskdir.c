@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "base/yaml.h"
 #include "core/external.h"
+#include "core/gate.h"
 #include "core/inside.h"
 #include "core/statefile.h"
 #include <fcntl.h>
@@ -180,16 +181,33 @@ struct view {
 	const char *id;
 	struct task_row task;
 	struct run_row run;
+	struct gate_list gates; /* the open ones */
 };
 
 static enum err_code view_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct view *v = arg;
 	enum err_code rc = task_load(conn, v->id, &v->task, e);
+	if (!rc)
+		rc = gate_list_open(conn, v->id, &v->gates, e);
 	if (rc || !v->task.run_n)
 		return rc;
 	AUTO_FREE char *run = mem_printf("%s.main.%lld", v->id, (long long)v->task.run_n);
 	return run_load(conn, run, &v->run, e);
+}
+
+static struct js *gates_shown(const struct gate_list *open)
+{
+	struct js *list = js_array();
+	for (size_t i = 0; i < open->n; i++) {
+		struct js *o = js_object();
+		js_set_str(o, "id", open->rows[i].id);
+		js_set_str(o, "kind", open->rows[i].kind);
+		js_set_str(o, "state", open->rows[i].state);
+		js_set(o, "title", js_string(js_str(open->rows[i].data, "title")));
+		js_push(list, o);
+	}
+	return list;
 }
 
 static enum err_code write_yaml(const struct view *v, const char *dir, struct error *e)
@@ -203,6 +221,7 @@ static enum err_code write_yaml(const struct view *v, const char *dir, struct er
 	if (v->run.id)
 		js_set(workers, v->run.worker, run_to_js(&v->run));
 	js_set(o, "workers", workers);
+	js_set(o, "gates", gates_shown(&v->gates));
 	yaml_dump(o, &text);
 	return file_replace(path, text.data, text.len, 0644, FILE_NOSYNC, e);
 }
@@ -223,7 +242,7 @@ static enum err_code write_readme(const struct view *v, const char *dir, struct 
 		strbuf_addf(&b, "\n\n## Summary (the agent's words)\n\n%s", js_str(t->result, "summary"));
 	strbuf_adds(&b, "\n\n## Where to look\n\n"
 		"- `task.yaml`: request and state. `events.jsonl`: everything that happened, one line an event.\n"
-		"- `artifacts/diff.patch`: the changes; `git apply` takes it.\n"
+		"- `artifacts/diff.patch`: the changes; `git apply` takes it. `agents/main/runs/N/diff.patch`: those of run N alone.\n"
 		"- `agents/main/artifacts/`: final.json, llm_response.txt, prompt.txt, exchanges.jsonl.\n"
 		"- `agents/main/runtime/`: the agent's own lines (events.jsonl), stderr.log.\n"
 		"- `agents/main/state.json`: the heartbeat. `agents/main/runs/N/setup.log`: the setup.\n"
@@ -319,7 +338,9 @@ static enum err_code copy_diff(int run, int task, struct error *e)
 {
 	AUTO_CLOSE int from = -1;
 	AUTO_CLOSE int to = -1;
-	enum err_code rc = file_open_beneath(run, "diff.patch", O_RDONLY | O_NONBLOCK, &from, e);
+	enum err_code rc = file_open_beneath(run, "task.patch", O_RDONLY | O_NONBLOCK, &from, e);
+	if (rc == ERR_NOT_FOUND) /* of a release whose runs had one diff */
+		rc = file_open_beneath(run, "diff.patch", O_RDONLY | O_NONBLOCK, &from, e);
 	if (!rc)
 		rc = file_open_beneath(task, "artifacts", O_RDONLY | O_DIRECTORY, &to, e);
 	return rc ? rc : copy_open(from, to, "diff.patch", 0644, e);
@@ -384,6 +405,7 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 		rc = write_yaml(&v, dir, e);
 	task_row_release(&v.task);
 	run_row_release(&v.run);
+	gate_list_release(&v.gates);
 	return rc == ERR_NOT_FOUND ? ERR_OK : rc; /* deleted meanwhile */
 }
 

@@ -145,6 +145,7 @@ enum err_code core_runs(struct core *c, const char *ref, const char *repo, struc
 	}
 	*ret_list = js_object();
 	js_set(*ret_list, "data", l.out);
+	js_set(*ret_list, "next_cursor", js_null()); /* all of them */
 	return ERR_OK;
 }
 

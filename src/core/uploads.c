@@ -29,7 +29,7 @@ struct upload {
 	int64_t at, written, flushed, begun_ms; /* at: with what is in the block */
 	char *block;
 	size_t block_len;
-	bool resumable, finished, full;
+	bool resumable, finished;
 	char *name, *who;
 	int64_t created_at;
 };
@@ -147,7 +147,7 @@ static enum err_code check_size(struct core *c, int64_t size, struct error *e)
 }
 
 /* How much is there already, and how much may come. */
-static enum err_code check_room(struct core *c, int64_t size, bool *ret_full, struct error *e)
+static enum err_code check_room(struct core *c, int64_t size, struct error *e)
 {
 	int64_t count = 0, bytes = 0, coming = size < 0 ? 0 : size;
 	int64_t max_count = conf_limit(c->config, "uploads"), max_bytes = conf_limit(c->config, "uploads_bytes");
@@ -160,10 +160,9 @@ static enum err_code check_room(struct core *c, int64_t size, bool *ret_full, st
 		return ERR_LIMIT;
 	}
 	if (statvfs(c->data, &disk) == 0 && (int64_t)(disk.f_bavail * disk.f_frsize) - UPLOAD_FREE_BYTES < coming) {
-		*ret_full = true;
-		error_set(e, ERR_LIMIT, "the server's disk has no room for %lld bytes more", (long long)coming);
+		error_set(e, ERR_FULL, "the server's disk has no room for %lld bytes more", (long long)coming);
 		error_hint(e, "free some space in its data directory");
-		return ERR_LIMIT;
+		return ERR_FULL;
 	}
 	return ERR_OK;
 }
@@ -214,13 +213,13 @@ static enum err_code check_name(const char *name, struct error *e)
 	return bad ? error_set(e, ERR_INVALID, "an upload's name has 1 to %zu bytes, no slash and no control character", UPLOAD_NAME_MAX) : ERR_OK;
 }
 
-enum err_code upload_begin(struct core *c, struct upload_ask *ask, struct upload **ret, struct error *e)
+enum err_code upload_begin(struct core *c, const struct upload_ask *ask, struct upload **ret, struct error *e)
 {
 	enum err_code rc = check_name(ask->name, e);
 	if (!rc)
 		rc = check_size(c, ask->size, e);
 	if (!rc)
-		rc = check_room(c, ask->size, &ask->ret_full, e);
+		rc = check_room(c, ask->size, e);
 	if (rc)
 		return rc;
 	struct upload *u = upload_new(c);
@@ -297,10 +296,8 @@ static enum err_code write_block(struct upload *u, struct error *e)
 		ssize_t n = pwrite(u->fd, u->block + done, u->block_len - done, u->written);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0) {
-			u->full = errno == ENOSPC || errno == EDQUOT;
+		if (n < 0)
 			return error_errno(e, "write the upload");
-		}
 		u->written += n;
 		done += (size_t)n;
 	}
@@ -325,11 +322,6 @@ enum err_code upload_write(struct upload *u, const char *data, size_t n, struct 
 		rc = u->block_len == UPLOAD_BLOCK ? write_block(u, e) : ERR_OK;
 	}
 	return rc;
-}
-
-bool upload_is_full(const struct upload *u)
-{
-	return u->full;
 }
 
 const char *upload_id(const struct upload *u)

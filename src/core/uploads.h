@@ -19,15 +19,13 @@ struct upload_ask {
 	const char *who, *name; /* name may be NULL */
 	int64_t size;		/* of all of it; -1: not known */
 	bool later;		/* nothing comes yet: the pieces are sent by further requests */
-	bool ret_full;		/* out: it is the disk that refuses */
 };
 
-/* Too many, too large, too often: ERR_LIMIT (later may work) or ERR_TOO_LARGE. */
-MUST_USE enum err_code upload_begin(struct core *c, struct upload_ask *ask, struct upload **ret, struct error *e);
+/* Too many, too often: ERR_LIMIT; too large: ERR_TOO_LARGE; no room on the disk: ERR_FULL. */
+MUST_USE enum err_code upload_begin(struct core *c, const struct upload_ask *ask, struct upload **ret, struct error *e);
 /* Goes on at `offset`, which must be where it stands; ERR_CONFLICT says where that is. */
 MUST_USE enum err_code upload_resume(struct core *c, const char *id, int64_t offset, int64_t length, struct upload **ret, struct error *e);
 MUST_USE enum err_code upload_write(struct upload *u, const char *data, size_t n, struct error *e);
-bool upload_is_full(const struct upload *u); /* the disk has refused */
 /* What has come is on disk when this returns; whole, when all has come. *ret is what people see of it. */
 MUST_USE enum err_code upload_finish(struct upload *u, struct js **ret, struct error *e);
 void upload_close(struct upload *u); /* NULL is fine; what was not finished and cannot be resumed is removed */

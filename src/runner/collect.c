@@ -6,6 +6,7 @@
 #include "runner/runner.h"
 #include "source/diff.h"
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,12 +14,39 @@
 #define SUMMARY_MAX ((size_t)256 << 20)
 #define ANSWER_NAME "answer.json"
 
-static void make_job(struct runner *r, struct diff_job *job, char **ret_patch)
+#define RUNS_BEFORE_MAX 64 /* looked through for the newest that handed in a diff */
+
+struct paths {
+	char *patch, *own, *before;
+};
+
+static void paths_release(struct paths *p)
 {
-	*ret_patch = file_join(r->run_dir, "diff.patch");
+	free(p->patch);
+	free(p->own);
+	free(p->before);
+}
+
+/* The diff that the workspace began with; NULL: it began clean. A run that was lost has none, then the one before it is what is known. */
+static char *patch_before(const struct runner *r)
+{
+	if (str_eq(r->workspace_from, "clean"))
+		return NULL;
+	for (int64_t n = r->epoch - 1; n > 0 && n >= r->epoch - RUNS_BEFORE_MAX; n--) {
+		char *path = mem_printf("%s/agents/%s/runs/%lld/task.patch", js_str_or(r->spec, "task_dir", ""), js_str_or(r->spec, "worker", "main"), (long long)n);
+		if (file_exists(path))
+			return path;
+		free(path);
+	}
+	return NULL;
+}
+
+static void make_job(struct runner *r, struct diff_job *job, struct paths *p)
+{
+	*p = (struct paths){ .patch = file_join(r->run_dir, "task.patch"), .own = file_join(r->run_dir, "diff.patch"), .before = patch_before(r) };
 	*job = (struct diff_job){ .store = js_str(r->source, "store"), .commit = js_str(r->source, "commit"), .checkout = r->checkout,
 		.upper = r->plain ? NULL : r->upper, .worktree = r->plain ? r->plain : r->merged, .base_tree = r->base_tree, .scratch = r->scratch,
-		.patch_path = *ret_patch, .max_bytes = runner_limit(r, "patch") };
+		.patch_path = p->patch, .own_path = p->own, .before = p->before, .max_bytes = runner_limit(r, "patch") };
 }
 
 /* In the stage's process: the answer goes through a file of ours, {"summary"} or {"tree"} or {"error"}. */
@@ -38,8 +66,8 @@ static int collect_main(void *arg)
 	struct diff_job job;
 	struct error e = ERROR_INIT;
 	struct js *summary = NULL, *o = js_object();
-	AUTO_FREE char *patch = NULL;
-	make_job(r, &job, &patch);
+	AUTO(paths_release) struct paths paths;
+	make_job(r, &job, &paths);
 	enum err_code rc = diff_collect(&job, &summary, &e);
 	if (!rc)
 		js_set(o, "summary", summary);
@@ -53,8 +81,8 @@ static int base_main(void *arg)
 	struct error e = ERROR_INIT;
 	char *tree = NULL;
 	struct js *o = js_object();
-	AUTO_FREE char *patch = NULL;
-	make_job(r, &job, &patch);
+	AUTO(paths_release) struct paths paths;
+	make_job(r, &job, &paths);
 	enum err_code rc = diff_snapshot_tree(&job, &tree, &e);
 	js_set_str(o, "tree", tree);
 	free(tree);

@@ -95,7 +95,7 @@ static struct gate *find(struct runner *r, const char *id, const char *request)
 
 /* ---- without a person */
 
-static void tell_rule(struct runner *r, const struct agent_ask *ask, const char *decision, const char *rule)
+static void tell_rule(struct runner *r, const struct agent_ask *ask, const struct js *shown, const char *decision, const char *rule)
 {
 	static const char *const members[] = { "title", "command", "cwd", "files" };
 	struct js *data = js_object();
@@ -103,12 +103,12 @@ static void tell_rule(struct runner *r, const struct agent_ask *ask, const char 
 	js_set_str(data, "decision", decision);
 	js_set_str(data, "rule", rule);
 	for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-		if (js_get(ask->data_taken, members[i]))
-			js_set(data, members[i], js_ref(js_get(ask->data_taken, members[i])));
+		if (js_get(shown, members[i]))
+			js_set(data, members[i], js_ref(js_get(shown, members[i])));
 	runner_event(r, "policy.decided", "policy", data);
 }
 
-static void answer_by_rule(struct runner *r, const struct agent_ask *ask, const char *word, const char *rule)
+static void answer_by_rule(struct runner *r, const struct agent_ask *ask, const struct js *shown, const char *word, const char *rule)
 {
 	AUTO_JS struct js *decision = js_object();
 	char id[ID_SIZE];
@@ -118,23 +118,23 @@ static void answer_by_rule(struct runner *r, const struct agent_ask *ask, const 
 	js_set_str(decision, "scope", "once");
 	AUTO_FREE char *note = str_eq(word, "reject") ? mem_printf("refused by the rule '%s'", rule) : NULL;
 	js_set_str(decision, "note", note);
-	tell_rule(r, ask, word, rule);
+	tell_rule(r, ask, shown, word, rule);
 	agent_decide(r->agent, ask->request, decision);
 }
 
-static bool decided_by_rule(struct runner *r, const struct agent_ask *ask)
+static bool decided_by_rule(struct runner *r, const struct agent_ask *ask, const struct js *shown)
 {
 	const char *rule = NULL;
 	if (r->gate_count == RUNNER_GATES_MAX) {
-		answer_by_rule(r, ask, "reject", "too many open gates");
+		answer_by_rule(r, ask, shown, "reject", "too many open gates");
 		return true;
 	}
 	switch (policy_judge(r->policy, ask->kind, ask->data_taken, &rule)) {
 	case POLICY_ALLOW:
-		answer_by_rule(r, ask, "approve", rule);
+		answer_by_rule(r, ask, shown, "approve", rule);
 		return true;
 	case POLICY_DENY:
-		answer_by_rule(r, ask, "reject", rule);
+		answer_by_rule(r, ask, shown, "reject", rule);
 		return true;
 	case POLICY_ASK:
 		break;
@@ -172,11 +172,12 @@ static void hand_to_agent(struct runner *r, const char *request, const struct js
 }
 
 /* The same request of an earlier attempt that died: one answer for one request. */
-static bool decided_before(struct runner *r, const struct agent_ask *ask)
+static bool decided_before(struct runner *r, const struct agent_ask *ask, const struct js *shown)
 {
 	for (size_t i = 0; i < js_len(r->decided); i++) {
 		struct js *d = js_at(r->decided, i);
-		if (js_flag(d, "used", false) || !decision_same_request(js_str_or(d, "kind", ""), js_get(d, "data"), ask->kind, ask->data_taken))
+		AUTO_JS struct js *was = scrub_js(&r->secrets, js_get(d, "data")); /* it may have been asked before the secret was told */
+		if (js_flag(d, "used", false) || !decision_same_request(js_str_or(d, "kind", ""), was, ask->kind, shown))
 			continue;
 		js_set_bool(d, "used", true);
 		delivered_event(r, js_str_or(d, "gate", ""), js_get(d, "decision"), "from the record");
@@ -225,8 +226,9 @@ static void write_file(struct runner *r, const struct gate *g)
 void gates_ask(void *runner, const struct agent_ask *ask)
 {
 	struct runner *r = runner;
-	AUTO_JS struct js *data = ask->data_taken;
-	if (decided_by_rule(r, ask) || decided_before(r, ask))
+	AUTO_JS struct js *raw = ask->data_taken;
+	AUTO_JS struct js *data = scrub_js(&r->secrets, raw); /* rules judge what is meant; kept is what may be seen */
+	if (decided_by_rule(r, ask, data) || decided_before(r, ask, data))
 		return;
 	struct gate *g = &r->gates[r->gate_count++];
 	*g = (struct gate){ .request = mem_strdup(ask->request), .kind = mem_strdup(ask->kind), .data = js_ref(data) };

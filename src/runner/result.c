@@ -50,7 +50,7 @@ static void add_final(struct runner *r, struct js *o)
 
 static void add_changes(struct runner *r, struct js *o)
 {
-	static const char *const kept[] = { "added", "deleted", "tree", "skipped", NULL };
+	static const char *const kept[] = { "added", "deleted", "tree", "skipped", "own", NULL };
 	const struct js *files = js_get(r->changes, "files");
 	struct js *list = js_array();
 	size_t names = 0;

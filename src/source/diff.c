@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 #define EXCLUDE_MAX ((size_t)4 << 20)
 
@@ -334,6 +335,54 @@ enum err_code diff_snapshot_tree(const struct diff_job *job, char **ret_tree, st
 	return make_tree(&c, ret_tree, e);
 }
 
+/* The tree that an earlier run left: its diff put onto the base again. */
+static enum err_code tree_before(const struct collection *c, const char *base, char **ret_tree, struct error *e)
+{
+	AUTO_FREE char *index = file_join(c->job->scratch, "before-index");
+	struct git g = collection_git(c);
+	struct stat st;
+
+	g.index = index;
+	g.work_tree = NULL;
+	if (stat(c->job->before, &st) < 0)
+		return error_errno(e, "open '%s'", c->job->before);
+	TRY(git_run(&g, (const char *const[]){ "read-tree", base, NULL }, NULL, 0, NULL, e));
+	if (st.st_size) /* git takes an empty patch for a mistake */
+		TRY(git_run(&g, (const char *const[]){ "apply", "--cached", "--whitespace=nowarn", c->job->before, NULL }, NULL, 0, NULL, e));
+	return git_line(&g, (const char *const[]){ "write-tree", "--missing-ok", NULL }, ret_tree, e);
+}
+
+static enum err_code own_changes(const struct collection *c, const char *base, const char *tree, struct js *own, struct error *e)
+{
+	const struct git g = { .git_dir = c->git_dir, .cwd = c->job->scratch };
+	AUTO_FREE char *before = NULL;
+
+	if (!c->job->before) {
+		unlink(c->job->own_path);
+		return link(c->job->patch_path, c->job->own_path) < 0 ? error_errno(e, "make '%s'", c->job->own_path) : ERR_OK;
+	}
+	TRY(tree_before(c, base, &before, e));
+	return diff_read(&g, before, tree, c->job->own_path, c->job->max_bytes, own, e);
+}
+
+/* A run whose own part cannot be told apart has its whole diff all the same. */
+static void add_own(const struct collection *c, const char *base, const char *tree, struct js *summary)
+{
+	static const char *const members[] = { "added", "deleted", "bytes" };
+	AUTO_JS struct js *own = js_object();
+	struct error e = ERROR_INIT;
+	struct js *told = js_object();
+	if (own_changes(c, base, tree, own, &e))
+		js_set_str(told, "missing", e.text);
+	const struct js *from = c->job->before ? own : summary;
+	for (size_t i = 0; !e.text[0] && i < ARRAY_SIZE(members); i++)
+		if (js_get(from, members[i]))
+			js_set(told, members[i], js_ref(js_get(from, members[i])));
+	if (!e.text[0])
+		js_set_int(told, "files", (int64_t)js_len(js_get(from, "files")));
+	js_set(summary, "own", told);
+}
+
 enum err_code diff_collect(const struct diff_job *job, struct js **ret_summary, struct error *e)
 {
 	AUTO(collection_release) struct collection c = { .job = job };
@@ -346,7 +395,10 @@ enum err_code diff_collect(const struct diff_job *job, struct js **ret_summary, 
 		TRY(move_onto_snapshot(&c, &tree, e));
 	/* Without a work tree: the agent's .gitattributes have no say in how its changes are shown. */
 	const struct git g = { .git_dir = c.git_dir, .cwd = job->scratch };
-	TRY(diff_read(&g, has_noise ? job->commit : base_name(&c), tree, job->patch_path, job->max_bytes, summary, e));
+	const char *base = has_noise ? job->commit : base_name(&c);
+	TRY(diff_read(&g, base, tree, job->patch_path, job->max_bytes, summary, e));
+	if (job->own_path)
+		add_own(&c, base, tree, summary);
 	js_set_str(summary, "tree", tree);
 	js_set(summary, "skipped", js_ref(c.skipped));
 	*ret_summary = TAKE_PTR(summary);

@@ -108,7 +108,7 @@ static void add_tree(struct stock *s, const char *trees, const char *name)
 /* The first line of whichever label there is says what the store is of. */
 static char *read_label(const char *dir)
 {
-	static const char *const labels[] = { "url", "dir", "upload", NULL };
+	static const char *const labels[] = { "url", "dir", "archive", NULL };
 	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(LABEL_MAX);
 	AUTO_CLOSE int fd = open(dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 

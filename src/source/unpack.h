@@ -24,6 +24,7 @@
 #define UNPACK_NAMES_MAX ((size_t)256 << 20)   /* bytes of all names and link targets */
 #define UNPACK_LINK_MAX ((size_t)4095)	       /* bytes of a link's target */
 #define UNPACK_HOPS_MAX 40		       /* links on the way of a link: what the kernel follows */
+#define UNPACK_STEPS_MAX 8000000	       /* parts of link targets that are walked, all links together */
 #define UNPACK_RATIO_FREE ((int64_t)64 << 20)  /* bytes that any archive may grow to, however small it is */
 #define UNPACK_ENTRIES_PER_FILE 4	       /* entries read for each file allowed: directories and what is left out count too */
 #define UNPACK_MEMORY_MAX ((uint64_t)1 << 30)  /* bytes of address space: what a hostile dictionary may ask for */

@@ -96,7 +96,8 @@ static enum err_code check_pair(const struct unpack_entry *a, const struct unpac
 
 static enum err_code check_order(struct unpack_list *l, struct error *e)
 {
-	qsort(l->v, l->n, sizeof(*l->v), by_path);
+	if (l->n)
+		qsort(l->v, l->n, sizeof(*l->v), by_path);
 	for (size_t i = 1; i < l->n; i++)
 		TRY(check_pair(&l->v[i - 1], &l->v[i], e));
 	return ERR_OK;
@@ -206,6 +207,7 @@ struct walk {
 	const struct unpack_list *list;
 	struct strbuf at; /* where we are, as a path in the archive; "" is the top */
 	int hops;
+	int steps; /* that may still be made; below 0: they did not suffice */
 };
 
 static void walk_up(struct walk *w)
@@ -248,7 +250,7 @@ static bool walk_part(struct walk *w, const char *part, size_t n)
 
 static bool walk_target(struct walk *w, const char *target)
 {
-	for (const char *at = target; *at && w->hops <= UNPACK_HOPS_MAX;) {
+	for (const char *at = target; *at && w->hops <= UNPACK_HOPS_MAX && w->steps-- > 0;) {
 		size_t n = strcspn(at, "/\\");
 
 		if (!walk_part(w, at, n))
@@ -258,15 +260,18 @@ static bool walk_target(struct walk *w, const char *target)
 	return true;
 }
 
-static enum err_code check_link(const struct unpack_list *l, const struct unpack_entry *x, struct error *e)
+static enum err_code check_link(const struct unpack_list *l, const struct unpack_entry *x, int *steps, struct error *e)
 {
-	struct walk w = { .list = l };
+	struct walk w = { .list = l, .steps = *steps };
 	bool inside;
 
 	strbuf_adds(&w.at, x->path);
 	walk_up(&w);
 	inside = walk_target(&w, x->target);
 	strbuf_release(&w.at);
+	*steps = w.steps;
+	if (inside && w.steps < 0)
+		return unpack_refuse(e, ERR_TOO_LARGE, x->path, "is one link too many: all of them together are too long to follow");
 	return inside ? ERR_OK : unpack_refuse(e, ERR_INVALID, x->path, "is a link that leads out: to '%.*s'", (int)UNPACK_SHOWN_MAX, x->target);
 }
 
@@ -275,11 +280,13 @@ enum err_code unpack_list_settle(struct unpack_list *l, const struct unpack_limi
 	TRY(check_order(l, e));
 	TRY(take_hard_links(l, e));
 	TRY(check_sums(l, limits, e));
+	int steps = UNPACK_STEPS_MAX;
+
 	if (!limits->keep_top)
 		take_top_off(l);
 	for (size_t i = 0; i < l->n; i++)
 		if (l->v[i].kind == UNPACK_LINK)
-			TRY(check_link(l, &l->v[i], e));
+			TRY(check_link(l, &l->v[i], &steps, e));
 	return ERR_OK;
 }
 

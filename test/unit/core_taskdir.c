@@ -180,7 +180,7 @@ static void a_link_in_place_of_the_diff_is_not_followed(void **state)
 {
 	struct site *s = *state;
 	AUTO_FREE char *secret = file_join(s->core.data, "secret");
-	AUTO_FREE char *diff = mem_printf("%s/agents/main/runs/1/diff.patch", s->dir);
+	AUTO_FREE char *diff = mem_printf("%s/agents/main/runs/1/task.patch", s->dir);
 	AUTO_FREE char *copy = file_join(s->dir, "artifacts/diff.patch");
 	assert_int_equal(file_replace(secret, "s", 1, 0600, FILE_NOSYNC, NULL), ERR_OK);
 	assert_int_equal(symlink(secret, diff), 0);

@@ -63,6 +63,22 @@ static void give_up(struct acp *c, const char *reason, const char *what, const c
 	settle(c);
 }
 
+/* What drives the agent lives, but the agent broke while a person was being asked: as if it had died, so that the question stays and another
+ * attempt gets the answer. */
+static bool broke_while_asking(struct acp *c, const char *why)
+{
+	if (!c->ask_count || c->interrupting || c->aborted)
+		return false;
+	codex_tell_error(c->agent, why, false);
+	acp_asks_release(c);
+	rpc_drop(&c->rpc, "the agent broke before it took it");
+	acp_tools_release(c);
+	c->prompting = false;
+	c->agent->settled = true;
+	c->broke = true;
+	return true;
+}
+
 /* Some count what came from a cache as input, some beside it: the total tells. */
 static struct js *usage_of(const struct js *result)
 {
@@ -98,8 +114,8 @@ static bool goes_on(struct acp *c, const char *stop)
 	const char *note = c->note ? c->note : "";
 	if (!str_eq(stop, "cancelled") || !c->refused || c->interrupting || c->aborted || c->prompts >= ACP_PROMPTS_MAX)
 		return false;
-	AUTO_FREE char *text = mem_printf("A person refused what you asked leave for.%s%s Go on without it, and say what you assumed. The form of your last message stays "
-		"as it was asked for.", *note ? " They say: " : "", note);
+	AUTO_FREE char *text = mem_printf("A person refused what you asked leave for.%s%s Go on without it, and say what you assumed. The form of your last message "
+		"stays as it was asked for.", *note ? " They say: " : "", note);
 	prompt(c, text);
 	return true;
 }
@@ -114,11 +130,15 @@ static void on_prompted(struct agent *a, const struct rpc_call *call UNUSED, con
 		return;
 	if (refused && c->interrupting)
 		turn_failed(c, "cancelled", NULL);
+	else if (refused && broke_while_asking(c, refused))
+		return;
 	else if (refused) {
 		give_up(c, NULL, "The agent could not go on", refused);
 		return;
 	} else if (c->broken) {
 		AUTO_FREE char *words = codex_plain_words(a->last_message ? a->last_message : "its model failed");
+		if (broke_while_asking(c, words))
+			return;
 		give_up(c, NULL, "The agent could not go on", words);
 		return;
 	} else if (str_eq(stop, "end_turn"))
@@ -353,7 +373,7 @@ static void acp_finish(struct agent *a, int exit_status, const char *stderr_tail
 {
 	struct acp *c = acp_of(a);
 	rpc_drop(&c->rpc, "the agent ended before it took it");
-	if (!a->settled || a->failed) {
+	if (!a->settled || a->failed || c->broke) {
 		agent_outcome_of_exit(a, "The agent", exit_status, stderr_tail, o);
 		o->reason = c->reason ? c->reason : o->reason;
 		return;

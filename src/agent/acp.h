@@ -30,6 +30,7 @@ struct acp_ask {
 	const char *kind; /* static */
 	char *tool;
 	struct js *params;
+	bool given_up; /* the agent does not wait for it any more, unless it is about to say that it broke */
 };
 
 struct acp {
@@ -41,6 +42,7 @@ struct acp {
 	bool can_load, can_resume, can_steer;
 	bool authenticated; /* it was tried */
 	bool prompting, interrupting, aborted;
+	bool broke; /* while a person was being asked */
 	bool broken; /* it says, in its own way, that its model failed, and will call the turn ended all the same */
 	bool refused; /* a person said no since the turn's newest prompt */
 	char *note;   /* what they said besides */
@@ -63,8 +65,10 @@ bool acp_request(struct agent *a, const char *method, const struct js *id, const
 void acp_decide(struct acp *c, const char *request, const struct js *decision);
 bool acp_is_asking(const struct acp *c); /* people are asked at all */
 void acp_asks_cancel(struct acp *c); /* nobody will answer: the agent is told so, people as well */
+void acp_asks_given_up(struct acp *c); /* the turn goes on: those that the agent gave up are over */
 void acp_asks_release(struct acp *c);
 
+bool acp_ask_canceled(struct acp *c, const struct js *id); /* by the agent */
 bool acp_notice(struct agent *a, const char *method, const struct js *params);
 struct acp_tool *acp_tool_take(struct acp *c, const struct js *update); /* the tool call of an update or a request, brought up to it; NULL: none */
 void acp_tool_asked(struct acp *c, const char *id, bool asked, bool goes_on);

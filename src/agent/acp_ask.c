@@ -385,6 +385,25 @@ void acp_asks_cancel(struct acp *c)
 	}
 }
 
+bool acp_ask_canceled(struct acp *c, const struct js *id)
+{
+	struct acp_ask *ask = ask_find(c, NULL, id);
+	if (ask)
+		ask->given_up = true;
+	return ask != NULL;
+}
+
+void acp_asks_given_up(struct acp *c)
+{
+	for (size_t i = c->ask_count; i-- > 0;) {
+		if (!c->asks[i].given_up)
+			continue;
+		struct acp_ask ask = ask_take(c, &c->asks[i]);
+		c->agent->sink.withdraw(c->agent->sink.ctx, ask.request);
+		ask_release(&ask);
+	}
+}
+
 void acp_asks_release(struct acp *c)
 {
 	while (c->ask_count)

@@ -295,6 +295,8 @@ static bool on_update(struct acp *c, const struct js *update)
 	static const char *const known[] = { "user_message_chunk", "available_commands_update", "current_mode_update", "config_option_update", "usage_update",
 		"session_info_update" };
 	const char *kind = js_str_or(update, "sessionUpdate", "");
+	if (str_eq(kind, "agent_message_chunk") || str_eq(kind, "agent_thought_chunk") || str_eq(kind, "tool_call"))
+		acp_asks_given_up(c);
 	if (str_eq(kind, "agent_message_chunk") || str_eq(kind, "agent_thought_chunk")) {
 		on_chunk(c, update, str_eq(kind, "agent_thought_chunk"));
 		return true;
@@ -319,6 +321,8 @@ bool acp_notice(struct agent *a, const char *method, const struct js *params)
 	struct acp *c = acp_of(a);
 	if (method[0] == '_' || a->settled) /* extensions of an agent's own */
 		return true;
+	if (str_eq(method, "$/cancel_request"))
+		return acp_ask_canceled(c, js_get(params, "requestId"));
 	if (!str_eq(method, "session/update"))
 		return false;
 	if (!c->prompting || (js_str(params, "sessionId") && !str_eq(js_str(params, "sessionId"), c->session)))

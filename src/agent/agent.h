@@ -20,7 +20,8 @@ struct agent;
 
 /* What an agent wants to know or to be allowed, for a person to decide.  `data` by kind:
  *   all          title (one line for people), choices ["approve","approve_session","reject","abort","answer"]: what this request can take
- *   command      command (as one would type it), cwd, reason
+ *   command      command (as one would type it), cwd, reason; truncated: it is not whole; stdin: text for a command that runs; host: the network
+ *                is what is asked for (with any of these three no rule allows it)
  *   patch        files [{path, kind add|update|delete}], diff, reason, root (a directory that it wants to write below)
  *   permission   permissions (the agent's own object), reason, cwd
  *   question     questions [{id, header, text, options [{label, description}], free_text, secret}]

@@ -52,15 +52,14 @@ static char *unquote(const char *s)
 /* What is in /bin/bash -c '...', which is how Codex starts every command. */
 static char *as_typed(const char *command)
 {
-	static const char *const shells[] = { "bash -c ", "bash -lc ", "sh -c ", "sh -lc ", "zsh -c ", "zsh -lc " };
-	size_t path = strcspn(command, " ");
-	while (path && command[path - 1] != '/')
-		path--;
-	for (size_t i = 0; i < ARRAY_SIZE(shells); i++) {
-		char *inner = str_starts(command + path, shells[i]) ? unquote(command + path + strlen(shells[i])) : NULL;
-		if (inner)
-			return inner;
-	}
+	static const char *const places[] = { "", "/bin/", "/usr/bin/" }, *const shells[] = { "bash -c ", "bash -lc " };
+	for (size_t p = 0; p < ARRAY_SIZE(places); p++)
+		for (size_t i = 0; i < ARRAY_SIZE(shells); i++) {
+			AUTO_FREE char *prefix = mem_printf("%s%s", places[p], shells[i]);
+			char *inner = str_starts(command, prefix) ? unquote(command + strlen(prefix)) : NULL;
+			if (inner)
+				return inner;
+		}
 	return mem_strdup(command);
 }
 
@@ -74,6 +73,9 @@ bool codex_describe_command(struct codex *c UNUSED, const struct js *params, str
 		return false; /* nobody allows what they do not see, and no rule may judge a piece of it */
 	set_title(data, input ? "Type into a running command: " : host ? "Reach the network: " : "Run: ", command[0] ? command : reason);
 	js_set_str(data, "command", command);
+	if (input)
+		js_set_bool(data, "stdin", true);
+	js_set_str(data, "host", host);
 	js_set_str(data, "cwd", js_str(params, "cwd"));
 	agent_set_text(data, "reason", reason);
 	return true;

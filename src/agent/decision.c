@@ -208,7 +208,7 @@ enum err_code decision_check(const char *kind, const struct js *data, const stru
 	if (!rc && scope && !str_eq(scope, "once") && !str_eq(scope, "session"))
 		rc = error_set(e, ERR_INVALID, "scope: expected once or session");
 	if (!rc && note && strlen(note) > DECISION_TEXT_MAX)
-		rc = error_set(e, ERR_LIMIT, "note: %zu bytes, at most %zu are taken", strlen(note), DECISION_TEXT_MAX);
+		rc = error_set(e, ERR_UNPROCESSABLE, "note: %zu bytes, at most %zu are taken", strlen(note), DECISION_TEXT_MAX);
 	if (!rc)
 		rc = check_choice(data, word, scope, e);
 	if (rc)

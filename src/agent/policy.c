@@ -236,7 +236,7 @@ static struct js *session_key(const char *kind, const struct js *data)
 {
 	struct js *key = js_object();
 	js_set_str(key, "kind", kind);
-	if (str_eq(kind, "command") && js_get(data, "command")) {
+	if (str_eq(kind, "command") && js_get(data, "command") && policy_is_whole(data)) {
 		js_set(key, "command", js_ref(js_get(data, "command")));
 		js_set(key, "cwd", js_ref(js_get(data, "cwd")));
 	} else if (str_eq(kind, "permission") && js_get(data, "permissions")) {

@@ -14,7 +14,8 @@
  *
  * A command line is split into its simple commands (also the string of `bash -lc "..."`); allow needs a rule for each of them, deny is
  * enough for one.  What cannot be split with certainty (expansions that make commands, here-documents, redirections to files, ...) is never
- * allowed by a rule, and is asked. */
+ * allowed by a rule: it is asked, or goes its way under `never`.  What may become something that a rule refuses, as `git $X` may become
+ * `git push`, is asked, or refused under `never`.  Nothing outside the workspace and nothing in .git is allowed by a rule. */
 #pragma once
 #include "base/err.h"
 #include "base/js.h"

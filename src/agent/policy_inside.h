@@ -32,6 +32,8 @@ struct judged {
 	const char *perhaps; /* the first that would refuse if the line is what it may be; NULL: none */
 };
 
+/* All of a command is there, it is one to run and not text for one that runs, and nothing beyond it is asked for. */
+bool policy_is_whole(const struct js *data);
 struct judged policy_judge_command(const struct policy *p, const struct js *data);
 struct judged policy_judge_patch(const struct policy *p, const struct js *data);
 /* The paths that one file of a patch touches, as they are told. */

@@ -231,6 +231,11 @@ static const char *below_workspace(const char *path)
 	return path[n] ? path + n + 1 : path + n;
 }
 
+bool policy_is_whole(const struct js *data)
+{
+	return !js_get(data, "truncated") && !js_flag(data, "stdin", false) && !js_str(data, "host");
+}
+
 struct judged policy_judge_command(const struct policy *p, const struct js *data)
 {
 	struct shell_split split;
@@ -243,7 +248,7 @@ struct judged policy_judge_command(const struct policy *p, const struct js *data
 	struct judged j = judge_split(p, &split);
 	shell_split_release(&split);
 	/* The same words somewhere else are another command. */
-	if (j.verdict == POLICY_ALLOW && !below_workspace(directory))
+	if (j.verdict == POLICY_ALLOW && (!below_workspace(directory) || !policy_is_whole(data)))
 		j = (struct judged){ .verdict = POLICY_ASK };
 	return j;
 }

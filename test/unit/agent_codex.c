@@ -149,13 +149,14 @@ static void a_command_is_shown_as_one_would_type_it(void **state)
 		{ "/bin/bash -c 'make test'", "make test" },
 		{ "/bin/bash -lc ls", "ls" },
 		{ "bash -c \"echo 'it''s' \\\"x\\\" \\$HOME\"", "echo 'it''s' \"x\" $HOME" },
-		{ "sh -c 'a'\"'\"'b'", "a'b" },
+		{ "bash -c 'a'\"'\"'b'", "a'b" },
+		{ "sh -c 'make test'", "sh -c 'make test'" }, /* it reads lines otherwise: the rules look through it themselves */
 		{ "bash -c a\\ b", "a b" },
 		{ "bash -c 'a' b", "bash -c 'a' b" },
 		{ "bash -c 'open", "bash -c 'open" },
 		{ "bash -c ''", "bash -c ''" },
 		{ "git status", "git status" },
-		{ "/opt/bash -c x", "x" },
+		{ "/opt/bash -c x", "/opt/bash -c x" }, /* whatever that is */
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -341,6 +341,22 @@ static void a_command_outside_the_workspace_is_not_the_one_that_was_allowed(void
 	policy_free(p);
 }
 
+static void a_command_that_is_not_all_that_is_asked_is_never_allowed(void **state)
+{
+	static const char *const parts[] = { "{\"command\":\"make\",\"truncated\":7}", "{\"command\":\"make\",\"stdin\":true}", "{\"command\":\"make\",\"host\":\"example.org\"}" };
+	struct policy *p = policy_of("{\"ask\":\"always\",\"rules\":[{\"name\":\"all\",\"allow\":{\"command\":\"**\"}}]}");
+	struct policy *deny = policy_of("{\"ask\":\"always\",\"rules\":[{\"name\":\"no\",\"deny\":{\"command\":\"make\"}}]}");
+	(void)state;
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		AUTO_JS struct js *data = parse(parts[i]);
+		policy_remember(p, "command", data);
+		expect(p, "command", parts[i], "ask");
+		expect(deny, "command", parts[i], "deny:no");
+	}
+	policy_free(p);
+	policy_free(deny);
+}
+
 static void what_was_approved_for_the_session_is_not_asked_again(void **state)
 {
 	struct policy *p = policy_of("{\"ask\":\"always\",\"rules\":[{\"name\":\"no\",\"deny\":{\"command\":\"rm **\"}}]}");
@@ -482,7 +498,8 @@ int main(void)
 		cmocka_unit_test(what_is_certain_is_split_as_bash_does), cmocka_unit_test(what_is_not_certain_says_so_and_shows_what_can_be_seen), cmocka_unit_test(a_line_over_a_limit_is_not_certain),
 		cmocka_unit_test(patterns_fit_names_and_paths), cmocka_unit_test(rules_decide_commands_in_their_order), cmocka_unit_test(who_is_never_asked_gets_what_no_rule_may_refuse),
 		cmocka_unit_test(a_patch_is_allowed_when_every_file_fits), cmocka_unit_test(a_patch_that_moves_or_wants_more_is_looked_at_whole),
-		cmocka_unit_test(a_command_outside_the_workspace_is_not_the_one_that_was_allowed), cmocka_unit_test(what_was_approved_for_the_session_is_not_asked_again),
+		cmocka_unit_test(a_command_outside_the_workspace_is_not_the_one_that_was_allowed), cmocka_unit_test(a_command_that_is_not_all_that_is_asked_is_never_allowed),
+		cmocka_unit_test(what_was_approved_for_the_session_is_not_asked_again),
 		cmocka_unit_test(the_session_remembers_only_so_much), cmocka_unit_test(without_a_policy_nothing_is_asked_but_questions), cmocka_unit_test(the_agent_is_told_to_ask_what_rules_must_see),
 		cmocka_unit_test(deadlines_and_their_outcome_are_read), cmocka_unit_test(a_policy_that_does_not_fit_is_refused_with_its_member), cmocka_unit_test(a_rule_without_a_name_has_its_number),
 		cmocka_unit_test(too_many_rules_are_refused),

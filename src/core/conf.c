@@ -1,5 +1,6 @@
 /* The server's settings, checked whole before they are used. */
 #include "core/conf.h"
+#include "agent/policy.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -137,6 +138,19 @@ static enum err_code check_section(const struct js *root, const char *section, c
 	return ERR_OK;
 }
 
+/* A rule that cannot be read must not wait for the first task to be found. */
+static enum err_code check_approvals(const struct conf *c, struct error *e)
+{
+	for (struct js_iter it = js_iter(js_get(c->root, "environments")); it.key; js_next(&it)) {
+		struct policy *policy = NULL;
+		enum err_code rc = policy_new(js_get(it.value, "approvals"), &policy, e);
+		policy_free(policy);
+		if (rc)
+			return error_wrap(e, "environments.%s", it.key);
+	}
+	return ERR_OK;
+}
+
 static enum err_code check_layers(const struct conf *c, struct error *e)
 {
 	const char *layers = conf_layers(c);
@@ -240,6 +254,8 @@ static enum err_code check_all(struct conf *c, struct error *e)
 		rc = check_section(c->root, "agents", agent, e);
 	if (!rc)
 		rc = check_section(c->root, "environments", environment, e);
+	if (!rc)
+		rc = check_approvals(c, e);
 	if (!rc)
 		rc = check_layers(c, e);
 	if (!rc)

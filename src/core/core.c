@@ -318,6 +318,23 @@ bool core_ready(struct core *c)
 	return ok;
 }
 
+/* How many wait, and since when the longest does: somebody should look. */
+static enum err_code gates_gauge(struct db_conn *conn, struct strbuf *out, struct error *e)
+{
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(conn, "SELECT COUNT(*), COALESCE(MIN(created_at), 0) FROM gates WHERE state='blocked'", &s, e);
+	if (rc)
+		return rc;
+	rc = db_step(s, &row, e);
+	int64_t open = row ? db_int(s, 0) : 0, waits_ms = open ? clock_wall_ms() - db_int(s, 1) : 0;
+	db_done(s);
+	strbuf_addf(out, "# HELP signalbox_gates_open Gates that wait for a human.\n# TYPE signalbox_gates_open gauge\nsignalbox_gates_open %lld\n"
+		"# HELP signalbox_gate_oldest_seconds How long the oldest of them waits.\n# TYPE signalbox_gate_oldest_seconds gauge\nsignalbox_gate_oldest_seconds %.1f\n",
+		(long long)open, (double)waits_ms / 1000);
+	return rc;
+}
+
 static enum err_code gauge_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct strbuf *out = arg;
@@ -331,7 +348,7 @@ static enum err_code gauge_op(struct db_conn *conn, void *arg, struct error *e)
 	while (!(rc = db_step(s, &row, e)) && row)
 		strbuf_addf(out, "signalbox_tasks{phase=\"%s\"} %lld\n", db_text(s, 0), (long long)db_int(s, 1));
 	db_done(s);
-	return rc;
+	return rc ? rc : gates_gauge(conn, out, e);
 }
 
 void core_metrics(struct core *c, struct strbuf *out)

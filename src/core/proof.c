@@ -108,6 +108,25 @@ enum err_code proof_take(struct core *c, const char *project, struct js *source,
 	return rc;
 }
 
+struct renewed {
+	const char *task, *credential;
+};
+
+/* What keeps a task's mirror in the cache is found by this. */
+static enum err_code renew_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	const struct renewed *r = arg;
+	return db_exec(conn, e, "UPDATE tasks SET spec=CASE WHEN ?2='' THEN json_remove(spec,'$.source.credential') ELSE json_set(spec,'$.source.credential',json(?2)) END WHERE id=?1",
+		"ss", r->task, r->credential);
+}
+
+static enum err_code note_credential(struct core *c, const char *task, const struct js *source, struct error *e)
+{
+	AUTO_FREE char *text = js_get(source, "credential") ? js_dump(js_get(source, "credential")) : NULL;
+	struct renewed r = { .task = task, .credential = text ? text : "" };
+	return db_write(c->db, renew_op, &r, e);
+}
+
 enum err_code proof_equip(struct core *c, const char *project, struct js *spec, int *ret_fd, struct error *e)
 {
 	struct js *source = js_get(spec, "source");
@@ -122,8 +141,12 @@ enum err_code proof_equip(struct core *c, const char *project, struct js *spec, 
 	enum err_code rc = open_credential(c, project, source, &fd, e);
 	if (rc)
 		return rc;
-	if (!str_eq(js_str(before, "fingerprint"), js_str(js_get(source, "credential"), "fingerprint")))
+	if (!str_eq(js_str(before, "fingerprint"), js_str(js_get(source, "credential"), "fingerprint"))) {
 		js_set_bool(source, "proven", false);
+		rc = note_credential(c, js_str(spec, "task"), source, e);
+	}
+	if (rc)
+		return rc;
 	struct js *fetch = js_object();
 	js_set(fetch, "rules", rules_of(c, source));
 	js_set_bool(fetch, "secret", fd >= 0);

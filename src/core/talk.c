@@ -251,7 +251,7 @@ static enum err_code check_message(struct talk *k, const struct js *body, struct
 	if (!rc && str_empty(k->text))
 		rc = error_set(e, ERR_INVALID, "text: missing or empty");
 	if (!rc && strlen(k->text) > MESSAGE_MAX)
-		rc = error_set(e, ERR_LIMIT, "text: %zu bytes, at most %zu are allowed", strlen(k->text), MESSAGE_MAX);
+		rc = error_set(e, ERR_UNPROCESSABLE, "text: %zu bytes, at most %zu are allowed", strlen(k->text), MESSAGE_MAX);
 	if (!rc && k->message_id && (!k->message_id[0] || strlen(k->message_id) > MESSAGE_ID_MAX))
 		rc = error_set(e, ERR_INVALID, "id: expected 1 to %d bytes", MESSAGE_ID_MAX);
 	return rc;

@@ -43,6 +43,7 @@ static void nonsense_is_refused_with_its_place_and_the_range(void **state)
 		{ "limits: {timeout: 9999d}\n", "timeout" }, { "limits: {timeout: 9223372036854775807}\n", "timeout" }, { "limits: {timeout: -9223372036854775807}\n", "timeout" },
 		{ "limits: {timeout: 18446744073709552}\n", "timeout" }, { "modle: {}\n", "modle" }, { "agents: {x: {adaptor: command}}\n", "agents.x" },
 		{ "limits: [1\n", "line" }, { "sandbox: {uid: 0}\n", "sandbox.uid" }, { "sandbox: {uid: nobody}\n", "sandbox.uid" },
+		{ "environments: {strict: {approvals: {ask: sometimes}}}\n", "environments.strict: approvals.ask" },
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {

@@ -43,7 +43,7 @@
 #define TICK_MS 50
 #define SAMPLE_EVERY 16 /* of a subscriber's events, one has its latency measured */
 
-enum { OPT_UNIX, OPT_TCP, OPT_PATH, OPT_METHOD, OPT_BODY, OPT_BODY_FILE, OPT_HEADER, OPT_CONNECTIONS, OPT_THREADS, OPT_SECONDS, OPT_FIRST, OPT_SUBSCRIBE, OPT_WS, OPT_GAPLESS, OPT_STALLED, OPT_REQUESTS, OPT_COUNT };
+enum { OPT_UNIX, OPT_TCP, OPT_PATH, OPT_METHOD, OPT_BODY, OPT_BODY_FILE, OPT_HEADER, OPT_CONNECTIONS, OPT_THREADS, OPT_SECONDS, OPT_FIRST, OPT_SUBSCRIBE, OPT_WS, OPT_GAPLESS, OPT_STALLED, OPT_REQUESTS, OPT_MARK, OPT_COUNT };
 
 static const struct opt options[] = {
 	[OPT_UNIX] = { "unix", 0, OPT_STRING, "PATH", "unix socket of the server" },
@@ -62,6 +62,7 @@ static const struct opt options[] = {
 	[OPT_GAPLESS] = { "gapless", 0, OPT_FLAG, NULL, "of subscribers: ids must follow on each other; done when all have been told the end" },
 	[OPT_STALLED] = { "stalled", 0, OPT_INT, "N", "of the connections, so many stop reading after their first bytes" },
 	[OPT_REQUESTS] = { "count", 0, OPT_INT, "N", "end after about so many requests" },
+	[OPT_MARK] = { "mark", 0, OPT_STRING, "TEXT", "of subscribers: what is counted is how often it comes, not lines" },
 	[OPT_COUNT] = { .name = NULL },
 };
 
@@ -70,6 +71,7 @@ struct load {
 	socklen_t address_len;
 	struct strbuf request; /* with {n} in it */
 	bool has_counter, subscribe;
+	const char *mark;
 	const char *ws; /* what is said on a WebSocket; NULL: no WebSocket */
 	bool gapless; /* ids are looked at, and the end is waited for */
 	int connections, threads, stalled;
@@ -240,6 +242,15 @@ static void id_check(struct worker *w, struct connection *c, const char *line, s
 	c->last_id = id;
 }
 
+static uint64_t marks_in(const char *line, size_t len, const char *mark)
+{
+	uint64_t n = 0;
+	const char *at, *end = line + len;
+	for (size_t size = strlen(mark); (at = memmem(line, (size_t)(end - line), mark, size)); line = at + size)
+		n++;
+	return n;
+}
+
 static void line_count(struct worker *w, struct connection *c, const char *line, size_t len)
 {
 	bool event = len > 5 && (memcmp(line, "data:", 5) == 0 || line[0] == '{');
@@ -251,7 +262,7 @@ static void line_count(struct worker *w, struct connection *c, const char *line,
 	w->first_us = w->first_us ? w->first_us : w->last_us;
 	if (c->lines++ == 0)
 		histogram_add(&w->first, clock_mono_us() - c->began_us);
-	w->lines++;
+	w->lines += w->load->mark ? marks_in(line, len, w->load->mark) : 1;
 	if (c->lines % SAMPLE_EVERY == 1)
 		line_measure(w, line, len);
 }
@@ -548,6 +559,7 @@ static enum err_code load_configure(struct load *l, const struct opt_value *v, s
 	l->threads = (int)(threads < connections ? threads : connections);
 	l->subscribe = v[OPT_SUBSCRIBE].flag;
 	l->requests = v[OPT_REQUESTS].set ? v[OPT_REQUESTS].number + first : INT64_MAX;
+	l->mark = v[OPT_MARK].set ? v[OPT_MARK].text : NULL;
 	l->ws = v[OPT_WS].set ? v[OPT_WS].text : NULL;
 	l->gapless = v[OPT_GAPLESS].flag;
 	l->stalled = v[OPT_STALLED].set ? (int)v[OPT_STALLED].number : 0;

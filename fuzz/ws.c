@@ -1,5 +1,5 @@
 /* libFuzzer: what a WebSocket peer may send.  The first byte says how much of the rest came with the handshake; the whole road from the
- * socket through wslay to the message is the real one, only MHD's part of the end is played here. */
+ * socket through the frames to the message is the real one, only MHD's part of the end is played here. */
 #include "base/cleanup.h"
 #include "base/js.h"
 #include "base/mem.h"

@@ -40,7 +40,7 @@ static enum err_code server_status(struct cli *c, struct error *e)
 {
 	AUTO_JS struct js *version = NULL;
 	AUTO_FREE char *path = server_socket(c);
-	enum err_code rc = server_connect_running(c, e);
+	enum err_code rc = c->client ? ERR_OK : server_connect_running(c, e);
 	if (!rc)
 		rc = ask_version(c, &version, e);
 	if (rc)

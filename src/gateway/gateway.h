@@ -9,6 +9,7 @@
 #include "base/opt.h"
 
 #define GATEWAY_BODY_MAX ((size_t)32 << 20)    /* an agent's request */
+#define GATEWAY_SANDBOX_CONNECTIONS_MAX 192    /* of one sandbox; more than its forwarder makes, since agents may dial themselves */
 #define GATEWAY_RUN_ACTIVE_MAX 16	       /* exchanges of one run at a time */
 #define GATEWAY_RETRY_AFTER_MAX_S 60	       /* a provider that asks for more is asked again all the same */
 #define GATEWAY_RETRY_AFTER_MAX "60"

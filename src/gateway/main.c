@@ -119,7 +119,8 @@ static enum err_code signals_open(struct gateway *g, struct error *e)
 static enum err_code servers_start(struct gateway *g, struct error *e)
 {
 	struct http_config http = { .routes = exchange_routes, .ctx = &g->host, .unix_fd = g->sockets.model.fd, .tcp_fd = -1,
-		.threads = GATEWAY_THREADS, .thread_per_connection = true, .server_name = "signalbox-gateway" };
+		.threads = GATEWAY_THREADS, .thread_per_connection = true, .server_name = "signalbox-gateway",
+		.sandbox_connections_max = GATEWAY_SANDBOX_CONNECTIONS_MAX };
 	enum err_code rc = upstream_start(&g->host.upstream, e);
 
 	if (rc == ERR_OK)
@@ -134,6 +135,7 @@ static enum err_code servers_start(struct gateway *g, struct error *e)
 	http.ctx = &g->control;
 	http.unix_fd = g->sockets.control.fd;
 	http.thread_per_connection = false;
+	http.sandbox_connections_max = 0;
 	return http_server_start(&http, &g->control_http, e);
 }
 

@@ -28,7 +28,8 @@ static void text_add_content(struct strbuf *out, const struct js *content)
 /* Agents put their own notes into the user's mouth; those are no prompts. */
 static bool text_is_context(const char *text)
 {
-	static const char *const starts[] = { "<environment_context", "<user_instructions", "<turn_aborted", "<skill", "<permissions", "# AGENTS.md instructions", "[Request interrupted by user" };
+	static const char *const starts[] = { "<environment_context", "<user_instructions", "<turn_aborted", "<skill", "<permissions", "# AGENTS.md instructions",
+		"[Request interrupted by user" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(starts); i++)
 		if (str_starts(text, starts[i]))

@@ -1,7 +1,7 @@
 /* What the server's files share; included in this room alone.
  *
  *   server.c   daemons and their lifetime          request.c  a request from its head to its handler, and its accessors
- *   head.c     heads that are not what they seem    pace.c     clients that take their time
+ *   head.c     heads that are not what they seem    pace.c     clients that take their time    share.c  clients of one sandbox
  *   route.c    which route a path means            reply.c    the one answer        stream.c  answers that take long
  *   intake.c   bodies that are not held in memory
  *   ws.c       requests that become WebSockets     ws_loop.c  the thread that serves those */
@@ -43,6 +43,7 @@ struct query {
 
 struct pace;
 struct pace_client;
+struct share;
 
 struct reply_header {
 	struct reply_header *next;
@@ -70,6 +71,7 @@ struct http_server {
 	struct http_stream *streams;
 	struct ws_loop *ws; /* NULL until the first WebSocket */
 	struct pace *pace;
+	struct share *share; /* NULL: no limit */
 };
 
 struct http_request {
@@ -87,6 +89,7 @@ struct http_request {
 	struct strbuf body;
 	size_t body_seen;    /* bytes that came, kept or not */
 	size_t body_charged; /* of them counted in bodies_bytes */
+	bool http10; /* its streams are not chunked */
 	const struct http_intake *intake; /* takes the body, when it is not held here */
 	void *intake_state;
 	size_t intake_bytes; /* that it has taken */
@@ -117,6 +120,13 @@ struct pace_client *pace_join(struct pace *p, int fd); /* waits for a head */
 void pace_leave(struct pace *p, struct pace_client *c); /* before the socket is closed */
 void pace_set(struct pace_client *c, enum pace_phase phase);
 void pace_progress(struct pace_client *c, size_t n); /* bytes of the body have come */
+pid_t *pace_holder(struct pace_client *c); /* kept for share.c */
+
+/* share.c; NULL is fine, and no limit */
+struct share *share_new(unsigned max);
+void share_free(struct share *s);
+bool share_take(struct share *s, int fd, pid_t *ret_who); /* false: this client has its share already */
+void share_give_back(struct share *s, pid_t who);
 
 /* head.c */
 void head_check(struct http_request *r, const char *version); /* refuses what could be read in two ways, or is too long */
@@ -124,6 +134,7 @@ void head_check(struct http_request *r, const char *version); /* refuses what co
 /* request.c */
 struct error *request_refuse(struct http_request *r, int status); /* the first refusal stands */
 /* MHD's callbacks */
+void reply_headers_free(struct reply_header *h);
 enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, const char *url, const char *method, const char *version,
 	const char *data, size_t *len, void **state);
 void request_on_completed(void *listener, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode why);

@@ -32,10 +32,12 @@ void intake_take(struct http_request *r, const char *data, size_t n)
 {
 	struct error e = ERROR_INIT;
 	enum err_code rc = r->intake->take(r->intake_state, data, n, &e);
-	if (rc)
-		*request_refuse(r, r->error_status ? r->error_status : err_http_status(rc)) = e;
-	else
+	if (!rc) {
 		r->intake_bytes += n;
+		return;
+	}
+	*request_refuse(r, r->error_status ? r->error_status : err_http_status(rc)) = e;
+	r->intake->free(TAKE_PTR(r->intake_state)); /* the rest is only read off */
 }
 
 /* Over the limit of what is read off for politeness after a refusal. */
@@ -46,9 +48,8 @@ bool intake_is_over(const struct http_request *r)
 
 void intake_end(struct http_request *r)
 {
-	if (r->intake)
-		r->intake->free(r->intake_state);
-	r->intake = NULL;
+	if (r->intake && r->intake_state)
+		r->intake->free(TAKE_PTR(r->intake_state));
 }
 
 void *http_intake_state(const struct http_request *r)

@@ -23,6 +23,7 @@ struct pace_client {
 	_Atomic int64_t since_ms; /* monotonic: when the head began to be waited for; when the body's speed was last found good */
 	_Atomic uint64_t bytes;	  /* of the body */
 	uint64_t looked_at;	  /* bytes at since_ms; the looking thread's own */
+	pid_t holder;		  /* share.c's */
 };
 
 struct pace {
@@ -178,4 +179,9 @@ void pace_progress(struct pace_client *c, size_t n)
 {
 	if (c)
 		atomic_fetch_add_explicit(&c->bytes, n, memory_order_relaxed);
+}
+
+pid_t *pace_holder(struct pace_client *c)
+{
+	return &c->holder;
 }

@@ -56,6 +56,8 @@ void reply_queue(struct http_request *r, int status, const char *content_type, s
 		header_add(taken, "Server", r->server->server_name);
 	for (struct reply_header *h = r->headers; h; h = h->next)
 		header_add(taken, h->name, h->value);
+	reply_headers_free(r->headers); /* a stream's would be kept for hours */
+	r->headers = NULL;
 	MHD_queue_response(r->connection, (unsigned)status, taken);
 	MHD_destroy_response(taken);
 }

@@ -29,7 +29,7 @@ static struct http_request *request_new(struct listener *l, struct MHD_Connectio
 	return r;
 }
 
-static void headers_free(struct reply_header *h)
+void reply_headers_free(struct reply_header *h)
 {
 	while (h) {
 		struct reply_header *next = h->next;
@@ -56,7 +56,7 @@ static void request_free(struct http_request *r)
 	strbuf_release(&r->body);
 	atomic_fetch_sub_explicit(&r->server->bodies_bytes, r->body_charged, memory_order_relaxed);
 	js_free(r->body_js);
-	headers_free(r->headers);
+	reply_headers_free(r->headers);
 	free(r->refusal);
 	free(r);
 }
@@ -244,6 +244,7 @@ enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, cons
 	struct http_request *r = *state;
 	if (!r) {
 		*state = r = request_new(listener, c, url, method);
+		r->http10 = str_eq(version, "HTTP/1.0");
 		return on_head(r, version);
 	}
 	if (*len) {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define THREAD_STACK_BYTES ((size_t)512 << 10) /* of which only what is used costs memory */
@@ -31,17 +32,32 @@ static enum MHD_Result on_accept(void *arg, const struct sockaddr *address, sock
 	return atomic_load_explicit(&l->server->quiet, memory_order_relaxed) ? MHD_NO : MHD_YES;
 }
 
+static void connection_begins(struct listener *l, struct MHD_Connection *c, void **state)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+	atomic_fetch_add_explicit(&l->server->connections_now, 1, memory_order_relaxed);
+	if (!info)
+		return;
+	struct pace_client *client = *state = pace_join(l->server->pace, info->connect_fd);
+	if (l->is_unix && !share_take(l->server->share, info->connect_fd, pace_holder(client)))
+		shutdown(info->connect_fd, SHUT_RDWR);
+}
+
+static void connection_ends(struct listener *l, struct pace_client *client)
+{
+	atomic_fetch_sub_explicit(&l->server->connections_now, 1, memory_order_relaxed);
+	if (!client)
+		return;
+	share_give_back(l->server->share, *pace_holder(client));
+	pace_leave(l->server->pace, client);
+}
+
 static void on_connection(void *arg, struct MHD_Connection *c, void **state, enum MHD_ConnectionNotificationCode what)
 {
-	struct listener *l = arg;
-	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-		const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-		*state = info ? pace_join(l->server->pace, info->connect_fd) : NULL;
-		atomic_fetch_add_explicit(&l->server->connections_now, 1, memory_order_relaxed);
-	} else {
-		pace_leave(l->server->pace, *state);
-		atomic_fetch_sub_explicit(&l->server->connections_now, 1, memory_order_relaxed);
-	}
+	if (what == MHD_CONNECTION_NOTIFY_STARTED)
+		connection_begins(arg, c, state);
+	else
+		connection_ends(arg, *state);
 }
 
 __attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *fmt, va_list ap)
@@ -103,6 +119,7 @@ enum err_code http_server_start(const struct http_config *cfg, struct http_serve
 	routes_compile(s);
 	int64_t limit_ms = cfg->head_timeout_ms ? cfg->head_timeout_ms : (int64_t)HTTP_HEAD_TIMEOUT_S * 1000;
 	s->pace = pace_start(HTTP_CONNECTIONS_MAX, limit_ms, (int64_t)HTTP_CROWDED_TIMEOUT_S * 1000);
+	s->share = share_new(cfg->sandbox_connections_max);
 	enum err_code rc = s->pace ? ERR_OK : error_set(e, ERR_IO, "start the HTTP server: its threads were refused");
 	if (!rc && cfg->unix_fd >= 0)
 		rc = listener_start(s, &s->listeners[0], cfg->unix_fd, true, e);
@@ -137,6 +154,7 @@ void http_server_stop(struct http_server *s)
 			MHD_stop_daemon(s->listeners[i].daemon);
 	ws_loop_free(ws);
 	pace_free(s->pace);
+	share_free(s->share);
 	pthread_mutex_destroy(&s->streams_lock);
 	free(s->patterns);
 	free(s->server_name);

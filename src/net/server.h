@@ -18,7 +18,7 @@
 #define HTTP_HEAD_TIMEOUT_S 60			/* from the connection's begin or the last answer to the end of the next request's head */
 #define HTTP_BODY_RATE_MIN 1024			/* bytes a second of a request's body, averaged over HTTP_HEAD_TIMEOUT_S */
 #define HTTP_CROWDED_TIMEOUT_S 5		/* both, while more than three quarters of the connections are taken */
-#define HTTP_HEADER_MEMORY ((size_t)10 << 10)	/* per connection, heads of request and reply: most of what a watcher costs */
+#define HTTP_HEADER_MEMORY ((size_t)9 << 10)	/* per connection, heads of request and reply: most of what a watcher costs */
 #define HTTP_HEAD_MAX ((size_t)8 << 10)		/* of a request's head; beyond: 431. Some 90 headers fit, whatever their length */
 #define HTTP_BODIES_MAX ((size_t)256 << 20)	/* request bodies in memory, all connections together; beyond: 503 */
 #define HTTP_REPLIES_MAX ((size_t)256 << 20)	/* large answers in memory, all connections together; beyond, a GET gets 503 */
@@ -66,6 +66,7 @@ struct http_config {
 	const struct http_intake *intakes; /* of the routes whose bodies may be large; ends with handle NULL; may be NULL */
 	bool thread_per_connection;	 /* for the gateway: read slots may block */
 	const char *server_name;	 /* for the Server header */
+	unsigned sandbox_connections_max; /* of one PID namespace below ours, on the unix socket; 0: no limit */
 	int64_t head_timeout_ms;	 /* 0: HTTP_HEAD_TIMEOUT_S; tests have no minute */
 };
 

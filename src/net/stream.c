@@ -137,7 +137,7 @@ void stream_queue(struct http_request *r)
 	struct http_stream *s = r->stream;
 	AUTO_FREE char *content_type = TAKE_PTR(s->content_type);
 	r->stream = NULL;
-	reply_queue(r, s->status, content_type, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_STREAM_BLOCK, stream_read, s, stream_free));
+	reply_queue(r, s->status, content_type, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, r->http10 ? HTTP_STREAM_BLOCK : 1, stream_read, s, stream_free));
 }
 
 void http_stream_wake(struct http_stream *s)

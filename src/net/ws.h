@@ -1,7 +1,7 @@
 /* WebSocket (RFC 6455): what a GET route becomes when its handler calls http_upgrade_ws.
  *
  *   MHD thread: handler --> http_upgrade_ws --> 101 --> the socket is handed to the WebSocket thread
- *   WebSocket thread (one for all connections of a server, one epoll loop): frames by wslay, non-blocking, level-triggered
+ *   WebSocket thread (one for all connections of a server, one epoll loop), non-blocking, level-triggered
  *
  * All ops of a connection are called on that one thread, never two at once; they may block as briefly as a handler may.  Only
  * ws_wake may be called from elsewhere.  Who sends much asks ws_has_room first: a queue that is full is not added to, `ready` comes

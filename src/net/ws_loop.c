@@ -1,6 +1,6 @@
 /* The WebSocket thread: one epoll loop over all upgraded connections.
  *
- *   socket --> [what came with the handshake] --> wslay --> text op           ops --> wslay's queue --> out --> socket
+ *   socket --> [what came with the handshake] --> frames --> text op           ops --> frames --> out --> socket
  *
  * A connection is read only while its queue is not full, so that a peer that talks and never listens costs a bounded amount; it is
  * closed with 1013 when it takes nothing for stall_ms.  The end: close frames both ways, or what is left is cut after close_ms. */
@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/http.h"
+#include "net/ws_frame.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -18,14 +19,14 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <wslay/wslay.h>
 
 #define LOOP_EVENTS 64
 #define LOOP_STACK ((size_t)512 << 10)
 #define TICK_MAX_MS 1000
 #define TICK_MIN_MS 5
 #define READ_BUDGET ((size_t)16 << 10)	/* of one connection before the others' turn; bounds the pongs of one turn too */
-#define OUT_BLOCK ((size_t)32 << 10)	/* frames are gathered up to this before they are sent */
+#define READ_BLOCK ((size_t)4 << 10)
+#define OUT_BLOCK ((size_t)32 << 10)	/* what was sent of a longer queue is cut off its front */
 #define PUMP_ROUNDS 8			/* of send and refill before the others' turn */
 
 struct ws_loop {
@@ -48,11 +49,12 @@ struct ws {
 	struct MHD_UpgradeResponseHandle *handle;
 	struct strbuf extra; /* came with the handshake */
 	size_t extra_taken;
-	wslay_event_context_ptr frames;
-	struct strbuf out;
+	struct ws_parser parser;
+	struct strbuf out; /* frames */
 	size_t out_sent, read_budget;
 	uint32_t interest;
-	bool opened, wants_room, gone, shut;
+	bool wants_room, gone, shut;
+	bool close_queued, close_received, breached; /* after each of the last two nothing is read but thrown away */
 	int64_t heard_at, pinged_at, next_ping, moved_at, close_at; /* monotonic ms; 0: not set */
 	struct ws *prev, *next;		/* in loop->all, or next in loop->incoming */
 	bool is_woken;			/* loop->lock guards it and the next two */
@@ -100,8 +102,7 @@ void ws_abandon(struct ws *w)
 	pthread_mutex_lock(&w->loop->lock);
 	woken_remove(w);
 	pthread_mutex_unlock(&w->loop->lock);
-	if (w->frames)
-		wslay_event_context_free(w->frames);
+	ws_parser_release(&w->parser);
 	strbuf_release(&w->extra);
 	strbuf_release(&w->out);
 	free(w);
@@ -169,28 +170,38 @@ static ssize_t take_bytes(struct ws *w, uint8_t *buf, size_t n)
 	return (ssize_t)n;
 }
 
-static ssize_t on_recv(wslay_event_context_ptr ctx, uint8_t *buf, size_t len, int flags, void *arg)
+/* Bytes, or 0: no more now. */
+static size_t read_some(struct ws *w, uint8_t *buf, size_t len)
 {
-	(void)flags;
-	struct ws *w = arg;
-	ssize_t n = w->read_budget ? take_bytes(w, buf, len) : -1;
+	if (!w->read_budget)
+		return 0;
+	ssize_t n = take_bytes(w, buf, len);
 	if (n > 0) {
 		w->heard_at = clock_mono_ms();
 		w->read_budget -= (size_t)n;
 		atomic_fetch_add_explicit(&w->server->bytes_in, (uint64_t)n, memory_order_relaxed);
-		return n;
+		return (size_t)n;
 	}
-	w->gone = w->gone || n == 0 || (w->read_budget && errno != EAGAIN && errno != EINTR);
-	wslay_event_set_error(ctx, WSLAY_ERR_WOULDBLOCK);
-	return -1;
+	w->gone = w->gone || n == 0 || (errno != EAGAIN && errno != EINTR);
+	return 0;
+}
+
+static bool reads(const struct ws *w)
+{
+	return !w->close_received && !w->breached;
 }
 
 static void out_flush(struct ws *w)
 {
 	while (w->out_sent < w->out.len && !w->gone) {
 		ssize_t n = send(w->fd, w->out.data + w->out_sent, w->out.len - w->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno == EAGAIN)
+		if (n < 0 && errno == EAGAIN) {
+			if (w->out_sent >= OUT_BLOCK) {
+				strbuf_cut(&w->out, w->out_sent);
+				w->out_sent = 0;
+			}
 			return;
+		}
 		if (n < 0 && errno == EINTR)
 			continue;
 		w->gone = n < 0;
@@ -204,70 +215,60 @@ static void out_flush(struct ws *w)
 	w->out_sent = 0;
 }
 
-/* Small frames go out together: they are gathered here and sent in one piece. */
-static ssize_t on_send(wslay_event_context_ptr ctx, const uint8_t *data, size_t len, int flags, void *arg)
+static void queue(struct ws *w, enum ws_opcode what, const void *data, size_t n)
 {
-	(void)flags;
-	struct ws *w = arg;
-	if (w->out.len >= OUT_BLOCK)
-		out_flush(w);
-	if (w->out.len >= OUT_BLOCK) {
-		wslay_event_set_error(ctx, WSLAY_ERR_WOULDBLOCK);
-		return -1;
-	}
-	len = len < OUT_BLOCK ? len : OUT_BLOCK;
+	if (w->close_queued)
+		return;
 	if (!w->out.len)
 		w->moved_at = clock_mono_ms();
-	strbuf_add(&w->out, data, len);
-	return (ssize_t)len;
+	ws_frame_add(&w->out, what, data, n);
+	w->close_queued = what == WS_FRAME_CLOSE;
 }
 
-static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_msg_recv_arg *m, void *arg)
+static void queue_close(struct ws *w, int code, const char *reason)
 {
-	(void)ctx;
-	struct ws *w = arg;
-	if (m->opcode == WSLAY_BINARY_FRAME) {
-		ws_close(w, WS_UNSUPPORTED_DATA, "text only");
-	} else if (m->opcode == WSLAY_TEXT_FRAME && !w->close_at) {
-		AUTO_FREE char *text = mem_alloc(m->msg_length + 1); /* may hold NULs */
-		if (m->msg_length)
-			memcpy(text, m->msg, m->msg_length);
-		w->ops->text(w->state, text, m->msg_length);
-	} else if (m->opcode == WSLAY_CONNECTION_CLOSE && !w->close_at) {
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(WS_CONTROL_MAX);
+	strbuf_addc(&text, (char)(code >> 8));
+	strbuf_addc(&text, (char)(code & 0xff));
+	strbuf_adds(&text, reason);
+	queue(w, WS_FRAME_CLOSE, text.data, text.len);
+	if (!w->close_at)
 		w->close_at = clock_mono_ms() + w->cfg.close_ms;
-	}
 }
 
-static bool frames_open(struct ws *w)
+static void on_message(void *arg, enum ws_opcode what, const char *data, size_t n)
 {
-	static const struct wslay_event_callbacks callbacks = { .recv_callback = on_recv, .send_callback = on_send, .on_msg_recv_callback = on_message };
-	if (wslay_event_context_server_init(&w->frames, &callbacks, w)) {
-		w->frames = NULL;
-		return false;
+	struct ws *w = arg;
+	if (what == WS_FRAME_BINARY) {
+		ws_close(w, WS_UNSUPPORTED_DATA, "text only");
+	} else if (what == WS_FRAME_TEXT && !w->close_at) {
+		w->ops->text(w->state, data, n);
+	} else if (what == WS_FRAME_PING) {
+		queue(w, WS_FRAME_PONG, data, n);
+	} else if (what == WS_FRAME_CLOSE) {
+		w->close_received = true;
+		queue(w, WS_FRAME_CLOSE, data, n < 2 ? 0 : 2); /* its code comes back */
+		if (!w->close_at)
+			w->close_at = clock_mono_ms() + w->cfg.close_ms;
 	}
-	wslay_event_config_set_max_recv_msg_length(w->frames, w->cfg.message_max);
-	return true;
 }
 
 bool ws_has_room(struct ws *w)
 {
-	bool room = !w->gone && w->out.len - w->out_sent + wslay_event_get_queued_msg_length(w->frames) < w->cfg.queue_max;
+	bool room = !w->gone && w->out.len - w->out_sent < w->cfg.queue_max;
 	w->wants_room = w->wants_room || !room;
 	return room;
 }
 
 void ws_send(struct ws *w, const char *text, size_t len)
 {
-	struct wslay_event_msg m = { .opcode = WSLAY_TEXT_FRAME, .msg = (const uint8_t *)text, .msg_length = len };
-	wslay_event_queue_msg(w->frames, &m); /* refused only after a close */
+	queue(w, WS_FRAME_TEXT, text, len);
 }
 
 void ws_close(struct ws *w, enum ws_code code, const char *reason)
 {
-	if (w->close_at)
-		return;
-	w->close_at = clock_mono_ms() + w->cfg.close_ms;
-	wslay_event_queue_close(w->frames, (uint16_t)code, (const uint8_t *)reason, strlen(reason));
+	if (!w->close_at)
+		queue_close(w, (int)code, reason);
 }
 
 /* --- one connection's turn */
@@ -281,10 +282,10 @@ static void interest_set(struct ws *w, uint32_t want)
 
 static bool all_sent(struct ws *w)
 {
-	return !w->out.len && !wslay_event_want_write(w->frames);
+	return !w->out.len;
 }
 
-/* Our side is done and wslay reads no more: the peer is told, and what it still says is thrown away until it has gone too, since a
+/* Our side is done and nothing is read any more: the peer is told, and what it still says is thrown away until it has gone too, since a
  * socket closed with unread bytes would take back what we said last. */
 static void discard(struct ws *w)
 {
@@ -302,41 +303,34 @@ static void discard(struct ws *w)
 	w->gone = w->gone || n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
-/* wslay gives up on frames that it cannot even read, with a close frame that names no code.  When nothing else is on its way we name it. */
-static void breach(struct ws *w)
-{
-	static const unsigned char protocol_error[] = { 0x88, 2, 1002 >> 8, 1002 & 0xff };
-	wslay_event_shutdown_read(w->frames);
-	w->close_at = w->close_at ? w->close_at : clock_mono_ms() + w->cfg.close_ms;
-	if (w->out.len || wslay_event_get_queued_msg_count(w->frames) > 1)
-		return;
-	wslay_event_shutdown_write(w->frames);
-	w->moved_at = clock_mono_ms();
-	strbuf_add(&w->out, protocol_error, sizeof(protocol_error));
-}
-
 static void receive(struct ws *w)
 {
+	uint8_t buf[READ_BLOCK];
+	size_t n;
 	w->read_budget = READ_BUDGET;
-	if (wslay_event_want_read(w->frames)) {
-		if (ws_has_room(w) && wslay_event_recv(w->frames))
-			breach(w);
-	} else {
+	if (!reads(w)) {
 		discard(w);
+		return;
+	}
+	if (!ws_has_room(w))
+		return;
+	while (reads(w) && (n = read_some(w, buf, sizeof(buf)))) {
+		int code = ws_parse(&w->parser, buf, n, on_message, w);
+		w->breached = code != 0;
+		if (code)
+			queue_close(w, code, "");
 	}
 }
 
 static void settle(struct ws *w)
 {
-	bool done = all_sent(w) && wslay_event_get_close_sent(w->frames) && wslay_event_get_close_received(w->frames);
+	bool done = all_sent(w) && w->close_queued && w->close_received;
 	w->gone = w->gone || done;
 	if (w->gone)
 		return;
-	if (!w->close_at && !wslay_event_want_read(w->frames)) /* wslay has closed it for a breach of the protocol */
-		w->close_at = clock_mono_ms() + w->cfg.close_ms;
-	if (!wslay_event_want_read(w->frames))
+	if (!reads(w))
 		discard(w);
-	uint32_t in = !wslay_event_want_read(w->frames) || ws_has_room(w) ? EPOLLIN : 0;
+	uint32_t in = !reads(w) || ws_has_room(w) ? EPOLLIN : 0;
 	interest_set(w, in | (all_sent(w) ? 0 : (uint32_t)EPOLLOUT));
 	if (w->wants_room && all_sent(w))
 		ws_wake(w); /* the others' turn first */
@@ -349,10 +343,7 @@ static void pump(struct ws *w, bool told)
 			w->wants_room = false;
 			w->ops->ready(w->state);
 		}
-		if (wslay_event_send(w->frames))
-			w->gone = true;
-		else
-			out_flush(w);
+		out_flush(w);
 		told = w->wants_room && ws_has_room(w);
 		if (!told)
 			break;
@@ -399,6 +390,8 @@ static void connection_begin(struct ws_loop *l, struct ws *w)
 	w->interest = EPOLLIN;
 	w->heard_at = clock_mono_ms();
 	w->next_ping = w->heard_at + w->cfg.ping_ms;
+	w->parser.message_max = w->cfg.message_max;
+	w->parser.message.max = w->cfg.message_max;
 	w->prev = NULL;
 	w->next = l->all;
 	if (w->next)
@@ -406,7 +399,7 @@ static void connection_begin(struct ws_loop *l, struct ws *w)
 	l->all = w;
 	atomic_fetch_add_explicit(&w->server->streams_now, 1, memory_order_relaxed);
 	tick_adapt(l, &w->cfg);
-	if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, w->fd, &ev) || !frames_open(w)) {
+	if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, w->fd, &ev)) {
 		connection_end(w);
 		return;
 	}
@@ -427,8 +420,7 @@ static void look_at_clock(struct ws *w, int64_t now)
 	} else if (w->pinged_at && w->heard_at < w->pinged_at && !w->out.len && now - w->pinged_at >= w->cfg.pong_ms) {
 		w->gone = true;
 	} else if (now >= w->next_ping) {
-		struct wslay_event_msg ping = { .opcode = WSLAY_PING };
-		wslay_event_queue_msg(w->frames, &ping);
+		queue(w, WS_FRAME_PING, NULL, 0);
 		if (w->heard_at >= w->pinged_at)
 			w->pinged_at = now; /* the first that was not answered counts */
 		w->next_ping = now + w->cfg.ping_ms;
@@ -503,8 +495,7 @@ static void goodbye(struct ws_loop *l)
 	while (l->all) {
 		struct ws *w = l->all;
 		ws_close(w, WS_GOING_AWAY, "the server stops");
-		if (!wslay_event_send(w->frames))
-			out_flush(w);
+		out_flush(w);
 		connection_end(w);
 	}
 }

@@ -7,6 +7,7 @@ import sqlite3
 import sys
 
 import pytest
+import raw
 from attack_site import AttackSite
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "suite"))
@@ -141,7 +142,7 @@ def test_a_run_token_opens_nothing_but_the_model(site, nosy):
     tokens = set(re.findall(r"sbx1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", said))
     assert tokens
     for token in tokens:
-        (answer,), _ = __import__("raw").say(site.tcp()[0], f"GET /v1/tasks HTTP/1.1\r\nHost: {site.tcp()[1]}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
+        (answer,), _ = raw.say(site.tcp()[0], f"GET /v1/tasks HTTP/1.1\r\nHost: {site.tcp()[1]}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
         assert answer.status in (401, 403), answer
 
 

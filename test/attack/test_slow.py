@@ -1,6 +1,7 @@
 """Clients that take their time, and crowds of them: others are served meanwhile, the slow are let go, and all of it costs a bounded amount."""
 import contextlib
 import json
+import os
 import resource
 import select
 import socket
@@ -133,11 +134,52 @@ def test_requests_in_a_row_are_answered_in_their_order_however_many(site):
             assert answer and answer.status == 404 and f"pipelined-{i}'" in answer.body.decode(), (i, answer)
 
 
+HOG = r"""
+import os, resource, socket, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+path = next(os.path.join(d, f) for d, _, names in os.walk("/run") for f in names if f.endswith(".sock"))
+home, made, kept = os.path.expanduser("~"), 0, []
+while not os.path.exists(home + "/go"):
+    try:
+        s = socket.socket(socket.AF_UNIX)
+        s.setblocking(False)
+        s.connect(path)
+        s.send(b"POST /v1/responses HTTP/1.1\r\nX: ")
+        kept.append(s)
+        made += 1
+    except OSError:
+        time.sleep(0.002)
+    if len(kept) > 9000:
+        for s in kept[:3000]:
+            s.close()
+        del kept[:3000]
+    if made == 5000:
+        open(home + "/made", "w").close()
+"""
+
+
+def test_one_sandbox_cannot_take_the_gateways_connections_from_another(new_site):
+    site = new_site(model=True)
+    hog = site.submit("python3 - <<'END'\n" + HOG + "\nEND", timeout_ms=120000)
+    made = site.directory(hog) / "agents/main/home/made"
+    wait_for("thousands of connections", lambda: made.exists() or site.task(hog)["completed_at"], 60)
+    assert made.exists(), site.story(hog)
+    ask = """curl -sS -m 60 -i "$OPENAI_BASE_URL/responses" -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' -d '{"model":"m","input":"[scenario fix-test]"}'"""
+    for _ in range(5):
+        task = site.run(ask)
+        said = (site.run_dir(task["id"]) / "runtime/events.jsonl").read_text()
+        assert said.startswith("HTTP/1.1 200"), said[:500]
+    gateway = site.gateway_pid()
+    assert len(os.listdir(f"/proc/{gateway}/task")) < 400 and raw.pss_kib(gateway) < 32 * MIB
+    site.release(hog)
+    assert site.wait(hog)["status"] == "DONE"
+
+
 def test_a_server_without_free_descriptors_refuses_nobody_it_has_and_recovers(new_site):
     site = new_site()
-    id = site.submit("echo x")
-    site.wait(id)
-    used = len(list((__import__("pathlib").Path(f"/proc/{site.server.pid}/fd")).iterdir()))
+    site.run("echo x")
+    site.assert_clean()
+    used = len(os.listdir(f"/proc/{site.server.pid}/fd"))
     old = resource.prlimit(site.server.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(site.server.pid, resource.RLIMIT_NOFILE, (used + 8, old[1]))
     kept, acknowledged = [], []
@@ -160,3 +202,4 @@ def test_a_server_without_free_descriptors_refuses_nobody_it_has_and_recovers(ne
         assert site.task(one)["id"] == one
         site.call("POST", f"/v1/tasks/{one}/cancel", {})
     site.run("echo again")
+    wait_for("what could not be cleared up without descriptors", lambda: not site.left_of_runs(), 90)  # by the next reconcile

@@ -238,6 +238,12 @@ def test_wait_tells_the_gate_that_it_ends_at(fake, gates, signalbox):
     assert r.returncode == 9 and r.stdout.rstrip().endswith("gate " + GATE)
 
 
+def test_show_tells_what_a_task_waits_for(fake, gates, signalbox):
+    gates.add(make_gate())
+    fake.tasks[TASK_ID].update(status="WAITING")
+    assert f"Waits for you\n  {GATE}  make install\n" in signalbox("show", TASK_ID).stdout
+
+
 def test_say_tells_what_became_of_the_words(fake, signalbox):
     for how, words in [("steering", "told at once"), ("queued", "when this turn has ended"), ("turn", "next turn")]:
         fake.on("POST", r"/v1/tasks/([^/]+)/messages", lambda h, q, t, how=how: h.send_json(200, dict(fake.tasks[TASK_ID], message={"n": 1, "id": None, "how": how})))

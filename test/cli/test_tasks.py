@@ -303,3 +303,19 @@ def test_hostile_text_reaches_a_terminal_only_as_text(fake, signalbox):
 def test_a_directory_is_not_offered_to_a_server_on_another_machine(signalbox, repo):
     r = signalbox("start", "x", "--server", "https://signalbox.example.org", cwd=repo)
     assert r.returncode == 2 and "another machine" in r.stderr and "--repo URL" in r.stderr
+
+
+def test_a_submit_whose_connection_breaks_is_sent_again_under_the_same_key(signalbox, fake):
+    keys = []
+
+    def post(handler, query):
+        keys.append(handler.headers["Idempotency-Key"])
+        if len(keys) < 3:
+            handler.close_connection = True  # no answer
+            handler.connection.close()
+        else:
+            handler.send_json(201, fake.tasks[TASK_ID])
+    fake.on("POST", r"/v1/tasks", post)
+    done = signalbox("start", "--repo", "-", "x")
+    assert done.returncode == 0, done.stderr
+    assert len(keys) == 3 and len(set(keys)) == 1

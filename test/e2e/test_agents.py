@@ -1,6 +1,10 @@
 """The other agents that can be spoken with, in the real walls: Claude Code by its own protocol and by ACP, Codex by ACP; the same story for each."""
+import json
+import os
+import signal
+
 import pytest
-from e2e_site import ROOT, TERMINAL, wait_for
+from e2e_site import ROOT, TERMINAL, descendants, proc_text, wait_for
 
 MODULES = ROOT / "node_modules"
 PROGRAMS = {
@@ -99,3 +103,29 @@ def test_a_cancel_while_it_waits_for_a_person_leaves_nothing(site, name):
     site.call("POST", f"/v1/tasks/{task}/cancel", {})
     assert ended(site, task)["status"] == "CANCELED"
     assert site.get(f"/v1/gates/{gate['id']}")["state"] == "canceled"
+
+
+def agent_pid(site, task, which):
+    """A process of the agent inside the walls: the first is the one that we started, the last one that it started."""
+    runner = json.loads((site.run_dir(task, 1) / "runner.json").read_text())["pid"]
+
+    def there():
+        found = [p for p in descendants(runner) if proc_text(p, "cmdline").split(b"\0")[0].endswith((b"/claude", b"/node", b"/codex")) and proc_text(p, "comm").strip() in (b"claude", b"node", b"MainThread", b"codex")]
+        return found[which] if found else None
+    return wait_for("the agent's process", there)
+
+
+@pytest.mark.parametrize("which", [0, -1])
+@ALL
+def test_a_gate_survives_the_agents_death_and_its_decision_arrives(site, name, which):
+    task = site.submit("[agents reject]", agent=f"the-{name}", approvals=ALWAYS)
+    gate = open_gate(site, task)
+    os.kill(agent_pid(site, task, which), signal.SIGKILL)
+    wait_for("the run's end", lambda: site.events(task, "run.result"), 90)
+    assert open_gate(site, task)["id"] == gate["id"]
+    decide(site, gate)
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+    assert b"+never\n" in site.patch(task)
+    settled = site.get(f"/v1/gates/{gate['id']}")
+    assert settled["state"] == "approved" and settled["delivered_at"] and len(site.events(task, "gate.approved")) == 1
+    assert len(site.get(f"/v1/gates?task={task}")["data"]) == 1

@@ -5,10 +5,10 @@ import pathlib
 import sys
 
 import pytest
-from e2e_site import BUILD, CODEX
+from e2e_site import BUILD, CODEX, wait_for
 from test_gates import ALWAYS, SCENARIOS, SECRET_ANSWER, ended, open_gate, submit
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "cli"))
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "cli"))
 from desk import Desk  # noqa: E402
 
 # Ends its turn with a question; the next one begins with the answer.
@@ -148,3 +148,23 @@ def test_the_rules_of_an_environment_decide_and_are_named_in_the_log(site):
 def test_a_task_whose_agent_lacks_what_is_required_is_refused(site):
     r = site.cli("start", "--repo", "-", "--agent", "codex-exec", "--require", "steer", "x")
     assert r.returncode != 0 and "steer" in r.stderr
+
+
+def test_say_steers_and_interrupt_ends_a_running_turn(site):
+    task = submit(site, "[scenario wait]")
+    wait_for("the command", lambda: site.events(task, "command.started"))
+    r = site.cli("say", task, "[steer left]")
+    assert r.returncode == 0 and "told at once" in r.stderr
+    r = site.cli("say", task, "--queue", "[scenario more]")
+    assert r.returncode == 0 and "when this turn has ended" in r.stderr
+    assert site.cli("interrupt", task).returncode == 0
+    assert ended(site, task)["status"] in ("DONE", "CANCELED")
+
+
+def test_todos_are_the_plan_as_it_is_and_as_it_came_to_be(site):
+    task = submit(site, "[scenario plan]")
+    assert ended(site, task)["status"] == "DONE"
+    rows = [line.split("\t") for line in site.cli("todos", task).stdout.splitlines()]
+    assert [row[2:] for row in rows] == [["completed", "Look"], ["in_progress", "Mend"]]
+    history = site.cli("todos", task, "--history").stdout
+    assert "plan" in history and "change" in history

@@ -175,6 +175,23 @@ def test_a_token_is_for_its_host_and_path_alone(site, repository):
             assert site.cli("secret", "rm", name).returncode == 0
 
 
+def test_a_task_goes_on_with_the_credential_that_holds_now(site, repository):
+    _, served = repository
+    with closing(GitHttp(served, token=TOKEN)) as private:
+        name, url = f"git:127.0.0.1:{private.port}", f"{private.url}/repo.git"
+        store(site, name, TOKEN)
+        task = site.run("echo one > one", {"kind": "git", "url": url})
+        private.token = "the-next-token"
+        store(site, name, private.token)
+        status, _ = site.call("POST", f"/v1/tasks/{task['id']}/messages", {"text": "ls one && cat a.txt"})
+        assert status == 202
+        again = site.wait(task["id"])
+        assert again["status"] == "DONE" and again["source"]["commit"] == task["source"]["commit"], site.story(task["id"])
+        assert again["source"]["credential"]["fingerprint"] != task["source"]["credential"]["fingerprint"]
+        assert site.cli("secret", "rm", name).returncode == 0
+        nowhere(site, TOKEN, "the-next-token")
+
+
 def test_an_ssh_host_must_be_the_one_that_was_stored(site, repository):
     if not SSHD:
         pytest.skip("there is no sshd")
@@ -273,6 +290,9 @@ def test_prune_takes_what_nothing_needs_and_says_why_the_rest_stays(new_site):
     over, ended = site.run("true", sources[0]), site.run("echo x >> blob", sources[1])
     running = site.submit("until [ -e ~/go ]; do sleep 0.02; done", sources[2])
     wait_for("the agent", lambda: site.task(running)["phase"] == "running")
+    nothing = site.run("true")["id"]  # the server remembers the snapshot of nothing
+    site.call("DELETE", f"/v1/tasks/{nothing}")
+    site.tasks.discard(nothing)
     half = site.data / "cache/default/trees/.tmp-half"
     half.mkdir()
     assert {k["why"] for k in prune(site)["kept"]} >= {"a task that is not over needs it", "an ended task can be gone on with from it"}
@@ -291,6 +311,7 @@ def test_prune_takes_what_nothing_needs_and_says_why_the_rest_stays(new_site):
     assert metric(site, "signalbox_cache_evictions_total") >= 3
     site.release(running)
     assert site.wait(running)["status"] == "DONE"
+    assert site.run("true")["status"] == "DONE"
     status, _ = site.call("POST", f"/v1/tasks/{ended['id']}/messages", {"text": "cat blob | wc -c"})
     assert status == 202 and site.wait(ended["id"])["status"] == "DONE", site.story(ended["id"])
     text = site.cli("prune", "-n").stdout

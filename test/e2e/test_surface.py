@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import signal
+import sqlite3
 import subprocess
 import threading
 
@@ -278,6 +279,29 @@ def test_a_key_whose_task_was_removed_says_so(site):
     assert status == 410 and id in problem["detail"]
 
 
+def test_a_key_is_kept_for_a_day_and_then_swept(new_site):
+    site = new_site(model=False)
+    day = 24 * 3600 * 1000
+    old, young, other = (post(site, ASK, key)[1]["id"] for key in ("old-1", "young-1", "other-boot-1"))
+    for id in (old, young, other):
+        site.wait(id)
+    site.stop_server()
+    with contextlib.closing(sqlite3.connect(site.data / "signalbox.db")) as db:
+        db.execute("UPDATE idempotency SET created_mono=created_mono-? WHERE key='old-1'", (day + 1000,))
+        db.execute("UPDATE idempotency SET created_mono=created_mono-? WHERE key='young-1'", (day - 600000,))
+        db.execute("UPDATE idempotency SET boot='another', created_at=created_at-? WHERE key='other-boot-1'", (day + 1000,))
+        db.commit()
+    site.own(site.data)
+    site.start_server()
+
+    def kept():
+        with contextlib.closing(sqlite3.connect(f"file:{site.data}/signalbox.db?mode=ro", uri=True)) as db:
+            return {key for key, in db.execute("SELECT key FROM idempotency")}
+    wait_for("the sweep", lambda: kept() == {"young-1"})
+    assert post(site, ASK, "young-1")[1]["id"] == young
+    assert post(site, ASK, "old-1")[1]["id"] not in (old, young, other)
+
+
 # --- problems
 
 def test_each_problem_has_a_code_a_detail_and_the_right_head(site):
@@ -287,7 +311,7 @@ def test_each_problem_has_a_code_a_detail_and_the_right_head(site):
     for method, path, body, headers, status in (
             ("GET", "/v1/tasks?statee=DONE", None, {}, 400), ("GET", "/v1/tasks?limit=1&limit=2", None, {}, 400), ("GET", "/version?x=1", None, {}, 400),
             ("GET", "/nowhere", None, {}, 404), ("POST", "/v1/tasks", b"{}", {"Content-Type": "text/plain"}, 415), ("POST", "/v1/tasks", b"{", {}, 400),
-            ("POST", "/v1/tasks", {**ASK, "limits": {"memroy": 1}}, {}, 400), ("GET", "/v1/tasks", None, {"X-Long": "x" * 9000}, 431), ("GET", "/v1/tasks/%00", None, {}, 400)):
+            ("POST", "/v1/tasks", {**ASK, "limits": {"memroy": 1}}, {}, 400), ("GET", "/v1/tasks", None, {"X-Long": "x" * 8300}, 431), ("GET", "/v1/tasks/%00", None, {}, 400)):
         got, problem = site.call(method, path, body, headers=headers)
         assert got == status and problem["status"] == status and problem["code"] and problem["detail"] and problem["title"] and problem["type"], (path, got, problem)
     assert "memroy" in site.call("POST", "/v1/tasks", {**ASK, "limits": {"memroy": 1}})[1]["detail"]

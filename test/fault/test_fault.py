@@ -25,6 +25,7 @@ SLICE = {
     "ends that meet": (["cancel, finish, time-out race", "cancel at a step"], 6),
     "the ground": (["disk full", "clock jumps", "descriptors taken", "readers stalled"], 8),
     "silence": (["server frozen past the heartbeat", "runner frozen past the heartbeat"], 2),
+    "gates": (["gate and codex struck"], 6),
     "the model": (["model fails codex", "codex struck"], 3),
 }
 

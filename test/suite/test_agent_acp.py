@@ -36,3 +36,14 @@ class TestCodexAcp(Acp):
 class TestClaudeAcp(Acp):
     adapter = "claude-acp"
     settings = {"path": str(CLAUDE_ACP)}
+
+
+class TestAnyAcp:
+    """An agent that is only a command line to us: what the protocol promises."""
+    adapter = "acp"
+    settings = {"command": [str(CLAUDE_ACP)], "env": {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "CLAUDE_CODE_ENABLE_TASKS": "0", "CLAUDE_CODE_ENABLE_TODO_TOOLS": "1", "ENABLE_TOOL_SEARCH": "0"}}
+    asks_for_commands = True
+    worker, worker_of, turn = Acp.worker, Stories.worker_of, Stories.turn
+    test_what_is_approved_is_done_and_told = Stories.test_what_is_approved_is_done_and_told
+    test_the_plan_is_told_with_ids_that_stay = Stories.test_the_plan_is_told_with_ids_that_stay
+    test_a_running_command_is_interrupted = Stories.test_a_running_command_is_interrupted

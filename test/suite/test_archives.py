@@ -160,6 +160,7 @@ BOMBS = [
     ("too much left out", lambda: tar(*[entry(f".git/{i}", b"") for i in range(8100)]), r"\.git/8\d\d\d", r"limits\.archive_files"),
     ("large and left out", lambda: zeros_compressed(header(b".git/pack", 70 << 20), 70 << 20, "gz"), r"\.git/pack", "limits"),
     ("hard links of one large file", lambda: tar(entry("big", os.urandom(9 << 20)), *[hard(f"h{i}", "big") for i in range(20)]), r"h\d+", r"limits\.archive_bytes"),
+    ("links that take long to follow", lambda: compress(tar(*[link(f"l{i}", "a/../" * 700 + f"l{(i + 1) % 1500}") for i in range(1500)]), "gz"), r"l\d+", "too long to follow"),
     ("compressed twice", lambda: compress(compress(tar(GOOD), "gz"), "gz"), "", "more than once"), ("compressed in two ways", lambda: compress(compress(tar(GOOD), "xz"), "gz"), "", "more than once"),
 ]
 

@@ -138,3 +138,49 @@ def test_bash_runs_the_commands_that_a_certain_split_tells(room, make, least):
     wrong = [(line, [[w["text"] for w in c["words"]] for c in t["commands"]], d) for (line, t), r in zip(certain, ran) for d in [difference(line, t, r)] if d]
     assert not wrong[:5], f"{len(wrong)} of {len(certain)} certain lines (seed {seed})"
     assert len(certain) >= least * len(lines)  # it is of use only when it is often certain
+
+
+RECORDER = r"""#!/bin/sh
+printf '%s\037' "${0##*/}" "$@" "$(printf '\036')" >> "$RECORD"
+"""
+NAMES = {"p", "q", "pq", "r", "a", "ab"}
+
+
+@pytest.fixture
+def recorders(room):
+    os.makedirs(os.path.join(room, "bin"))
+    for name in NAMES:
+        with open(os.path.join(room, "bin", name), "w") as f:
+            f.write(RECORDER)
+        os.chmod(f.name, 0o755)
+    return os.path.join(room, "bin")
+
+
+def run_with_recorders(shell, line, recorders, room):
+    record = os.path.join(room, "record")
+    if os.path.exists(record):
+        os.unlink(record)
+    subprocess.run([shell, "-c", line + "\nwait"], cwd=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=DEADLINE,
+                   env={"PATH": recorders, "HOME": "/h", "X": "v w", "Y": "", "RECORD": record})
+    if not os.path.exists(record):
+        return []
+    with open(record, "rb") as f:
+        return [command.split("\037")[:-1] for command in f.read().decode("utf-8", "replace").split("\036\037")[:-1]]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_string_of_a_shell_is_read_as_that_shell_does(room, recorders, shell):
+    rng = random.Random(4711)
+    lines = [(sensible_line if rng.random() < 0.7 else wild_line)(rng) for _ in range(ROUNDS // 6)]
+    told = split([shell + " -c '" + line.replace("'", "'\\''") + "'" for line in lines])
+    wrong = []
+    for line, t in zip(lines, told):
+        if t.get("why"):
+            continue
+        commands = [c["words"][c["assigns"]:] for c in t["commands"]]
+        commands = [words for words in commands if words and words[0]["text"] in NAMES]
+        left = pair(commands, run_with_recorders("/bin/" + shell, line, recorders, room))
+        if left is None or (left and not any(part in line for part in ("||", "&&", "!", "["))):
+            wrong.append((line, commands))
+    assert not wrong[:5]
+    assert sum(not t.get("why") for t in told) > len(told) // 10

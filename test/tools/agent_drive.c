@@ -1,5 +1,6 @@
 /* Test tool: runs one turn of any adapter, without server and runner, behind a plain bubblewrap, and prints what it tells as JSON lines.
  *
+ *   agent_drive --capabilities                                 what all adapters say that they can
  *   agent_drive --adapter codex --home DIR --workspace DIR --model-url URL --prompt TEXT [options]
  *
  *   --decide WORDS   what the next request gets, the last one all further ones: approve, "approve session", reject, "reject: note", abort, expire, cancel,
@@ -434,6 +435,10 @@ int main(int argc, char **argv)
 	struct error e = ERROR_INIT;
 	AUTO_FREE char **rest = mem_alloc(((size_t)argc + 1) * sizeof *rest);
 	int count = 0;
+	if (argc == 2 && str_eq(argv[1], "--capabilities")) {
+		print(agent_capabilities());
+		return 0;
+	}
 	signal(SIGPIPE, SIG_IGN);
 	line_init(&d.lines, AGENT_LINE_MAX);
 	enum err_code rc = opt_parse(table, argc - 1, argv + 1, d.v, rest, &count, &e);

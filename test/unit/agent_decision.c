@@ -142,7 +142,7 @@ static void what_is_too_long_is_refused(void **state)
 	(void)state;
 	assert_int_equal(checked("question", FREE, fits, &got, NULL), ERR_OK);
 	assert_int_equal(checked("question", FREE, over, &none, NULL), ERR_UNPROCESSABLE);
-	assert_int_equal(checked("question", FREE, note, &too, NULL), ERR_LIMIT);
+	assert_int_equal(checked("question", FREE, note, &too, NULL), ERR_UNPROCESSABLE);
 }
 
 static char *default_of(const char *kind, const char *data_text, const char *text)

@@ -174,6 +174,7 @@ static void begin_turn(struct acp *c)
 {
 	AUTO_FREE char *text = mem_printf("%s%s%s", c->agent->run.prompt, final_words, agent_final_schema);
 	agent_set_progress(c->agent, "working");
+	c->agent->prompted = true;
 	prompt(c, text);
 	if (c->interrupting)
 		acp_cancel(c);

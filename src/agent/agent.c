@@ -116,6 +116,8 @@ void agent_started(struct agent *a)
 {
 	if (a->backend->started)
 		a->backend->started(a);
+	else
+		a->prompted = true; /* it was started with it */
 }
 
 void agent_decide(struct agent *a, const char *request, const struct js *decision)
@@ -150,6 +152,11 @@ void agent_batch_end(struct agent *a)
 {
 	if (a->backend->batch_end)
 		a->backend->batch_end(a);
+}
+
+bool agent_has_prompt(const struct agent *a)
+{
+	return a->prompted;
 }
 
 bool agent_settled(const struct agent *a)

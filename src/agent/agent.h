@@ -97,6 +97,7 @@ MUST_USE enum err_code agent_prepare(struct agent *a, struct agent_launch *ret, 
 void agent_started(struct agent *a); /* the process runs: an adapter that talks says its first words */
 void agent_line(struct agent *a, const char *line, size_t len); /* one line of its stdout, without newline */
 void agent_batch_end(struct agent *a);				/* all lines that were there have been given */
+bool agent_has_prompt(const struct agent *a);			/* the prompt has been given; with agents that talk not before they are ready */
 bool agent_settled(const struct agent *a);			/* it said how it ended; the sandbox can go */
 bool agent_is_working(const struct agent *a);			/* a command of its is running (or it is one); not waiting on its model */
 const char *agent_open_command(const struct agent *a);		/* that command, or NULL */

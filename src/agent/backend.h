@@ -9,6 +9,7 @@ struct agent {
 	struct agent_run run;
 	struct agent_sink sink;
 	bool settled, failed;
+	bool prompted; /* run.prompt is on its way to the agent */
 	char *session_id;
 	char *last_message; /* of the assistant */
 	char *error;	    /* the agent's own words when it failed */

@@ -153,6 +153,7 @@ static void send_user(struct claude *c, const char *text, char ret_uuid[CLAUDE_U
 static void claude_started(struct agent *a)
 {
 	char uuid[CLAUDE_UUID_SIZE];
+	a->prompted = true;
 	send_user(claude_of(a), a->run.prompt, uuid);
 }
 
@@ -256,8 +257,11 @@ static void on_result(struct claude *c, const struct js *line)
 	bool interrupted = failed && (c->interrupting || c->aborted) && str_starts(js_str_or(line, "terminal_reason", "aborted"), "aborted");
 	AUTO_JS struct js *usage = usage_of(line);
 	AUTO_FREE char *words = failed ? words_of_failure(c, line, interrupted) : NULL;
-	if (!failed && js_i64(line, "queued_turn_count", 0) > 0 && c->say_count)
-		return; /* what a person said meanwhile is a turn of its own, and begins now */
+	if (!failed && js_i64(line, "queued_turn_count", 0) > 0 && c->say_count) {
+		js_free(c->final); /* what a person said meanwhile is a turn of its own, and begins now */
+		c->final = NULL;
+		return;
+	}
 	if (js_type(js_get(line, "structured_output")) == JS_OBJECT) {
 		js_free(c->final);
 		c->final = js_ref(js_get(line, "structured_output"));
@@ -317,6 +321,18 @@ static bool dispatch(struct claude *c, const struct js *line)
 	return false;
 }
 
+/* The turn's end in a line that is too long to be read: without it the program would be waited for in vain. */
+static void end_cut(struct claude *c, const char *line, size_t len)
+{
+	static const char *const heads[] = { "{\"duration_api_ms\":", "{\"type\":\"result\"" };
+	for (size_t i = 0; i < ARRAY_SIZE(heads) && len >= AGENT_LINE_MAX && !c->agent->settled; i++)
+		if (memcmp(line, heads[i], strlen(heads[i])) == 0) {
+			agent_fail(c->agent, "Claude Code's result is longer than Signalbox reads");
+			codex_tell_turn(c->agent, "failed", NULL, c->agent->error);
+			settle(c);
+		}
+}
+
 static void claude_line(struct agent *a, const char *line, size_t len)
 {
 	AUTO_JS struct js *parsed = js_parse(line, len, NULL);
@@ -324,6 +340,8 @@ static void claude_line(struct agent *a, const char *line, size_t len)
 	bool object = parsed && js_type(parsed) == JS_OBJECT;
 	if (object && a->settled && !str_eq(js_str(parsed, "type"), "control_request"))
 		return;
+	if (!object)
+		end_cut(c, line, len);
 	if (object ? !dispatch(c, parsed) : !claude_refuse_cut(c, line, len))
 		agent_emit_raw(a, line, len);
 }

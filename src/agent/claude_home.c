@@ -45,6 +45,7 @@ enum err_code claude_add_home(struct agent *a, struct agent_launch *l, struct er
 	AUTO_FREE char *path = file_join(a->run.home, CLAUDE_HOME_NAME);
 	const char *settings = claude_settings(a->run.approvals);
 	claude_add_environment(l);
+	agent_launch_env(l, "ANTHROPIC_MODEL", js_str(a->run.agent, "model"));
 	if (mkdir(path, 0700) < 0 && errno != EEXIST)
 		return error_errno(e, "make '%s'", path);
 	AUTO_CLOSE int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -138,6 +138,7 @@ static void begin_turn(struct codex *c)
 	set_text_input(params, c->agent->run.prompt);
 	js_set(params, "outputSchema", js_parse(agent_final_schema, strlen(agent_final_schema), NULL));
 	set_plan_mode(c, params);
+	c->agent->prompted = true;
 	codex_call(c, "turn/start", params, on_turn_begun, NULL);
 }
 

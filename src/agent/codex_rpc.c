@@ -2,13 +2,13 @@
  * of its own.  Whatever a line holds, it is answered, told or kept raw, and nothing grows without a limit. */
 #include "agent/codex.h"
 #include "agent/codex_events.h"
+#include "agent/rpc.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include <string.h>
 
 #define RPC_OVERLOADED (-32001) /* the server's queue was full; it did nothing */
-#define RPC_REFUSED (-32601)
 
 static void call_send(struct codex *c, const struct codex_call *call)
 {
@@ -56,7 +56,7 @@ void codex_refuse(struct codex *c, const struct js *id, const char *why)
 {
 	AUTO_JS struct js *o = js_object();
 	struct js *error = js_object();
-	js_set_int(error, "code", RPC_REFUSED);
+	js_set_int(error, "code", RPC_NO_METHOD);
 	js_set_str(error, "message", why);
 	js_set(o, "id", js_ref(id));
 	js_set(o, "error", error);
@@ -159,6 +159,9 @@ static bool dispatch(struct codex *c, const struct js *line)
 void codex_rpc_line(struct codex *c, const char *line, size_t len)
 {
 	AUTO_JS struct js *parsed = js_parse(line, len, NULL);
+	AUTO_JS struct js *cut = parsed ? NULL : rpc_id_of_cut(line, len);
+	if (cut) /* it would wait for ever */
+		codex_refuse(c, cut, "the request is longer than Signalbox reads");
 	if (!parsed || js_type(parsed) != JS_OBJECT || !dispatch(c, parsed))
 		agent_emit_raw(c->agent, line, len);
 }

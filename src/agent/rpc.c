@@ -127,11 +127,16 @@ static struct js *id_in(const char *head)
 	return end == at ? NULL : js_int(number);
 }
 
+struct js *rpc_id_of_cut(const char *line, size_t len)
+{
+	AUTO_FREE char *head = mem_strndup(line, len < HEAD_BYTES ? len : HEAD_BYTES);
+	return len >= AGENT_LINE_MAX ? id_in(head) : NULL;
+}
+
 /* A request that is too long to be read would wait for ever. */
 static void refuse_cut(struct rpc *r, const char *line, size_t len)
 {
-	AUTO_FREE char *head = mem_strndup(line, len < HEAD_BYTES ? len : HEAD_BYTES);
-	AUTO_JS struct js *id = len >= AGENT_LINE_MAX ? id_in(head) : NULL;
+	AUTO_JS struct js *id = rpc_id_of_cut(line, len);
 	if (id)
 		rpc_refuse(r, id, RPC_BAD_REQUEST, "the request is longer than Signalbox reads");
 }

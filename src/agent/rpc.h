@@ -35,4 +35,6 @@ void rpc_notify(struct rpc *r, const char *method, struct js *params_taken);
 void rpc_answer(struct rpc *r, const struct js *id, struct js *result_taken);
 void rpc_refuse(struct rpc *r, const struct js *id, int code, const char *why);
 void rpc_line(struct rpc *r, const char *line, size_t len);
+/* The id of a request whose line was too long to be read whole; NULL: the line was not cut, or it is no request. The caller frees. */
+struct js *rpc_id_of_cut(const char *line, size_t len);
 void rpc_drop(struct rpc *r, const char *why); /* no reply will come: people whose words were on the way are told */

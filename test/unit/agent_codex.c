@@ -366,6 +366,23 @@ static void a_line_that_was_cut_is_kept_as_far_as_an_event_goes(void **state)
 	agent_free(a);
 }
 
+static void a_request_that_was_cut_is_answered_all_the_same(void **state)
+{
+	AUTO(seen_release) struct seen s;
+	AUTO_STRBUF struct strbuf line = STRBUF_INIT;
+	(void)state;
+	struct agent *a = running(&s, NULL, NULL);
+	size_t sent = js_len(s.sent);
+	strbuf_adds(&line, "{\"method\":\"item/commandExecution/requestApproval\",\"id\":7,\"params\":{\"threadId\":\"T\",\"command\":\"");
+	while (line.len < AGENT_LINE_MAX)
+		strbuf_addc(&line, 'x');
+	feed(a, strbuf_str(&line));
+	assert_int_equal(js_len(s.sent), sent + 1);
+	assert_int_equal(js_i64(js_at(s.sent, sent), "id", 0), 7);
+	assert_non_null(js_get(js_at(s.sent, sent), "error"));
+	agent_free(a);
+}
+
 static void a_reply_that_the_turns_end_overtook_is_nothing_strange(void **state)
 {
 	AUTO(seen_release) struct seen s;
@@ -390,6 +407,7 @@ int main(void)
 		cmocka_unit_test(an_overloaded_server_is_asked_again_a_limited_number_of_times), cmocka_unit_test(words_are_taken_or_refused_but_never_left_unanswered),
 		cmocka_unit_test(an_interrupt_before_the_turn_waits_for_it), cmocka_unit_test(an_end_without_the_turns_end_is_agent_exited),
 		cmocka_unit_test(bad_lines_are_kept_raw), cmocka_unit_test(a_line_that_was_cut_is_kept_as_far_as_an_event_goes),
+		cmocka_unit_test(a_request_that_was_cut_is_answered_all_the_same),
 		cmocka_unit_test(a_reply_that_the_turns_end_overtook_is_nothing_strange),
 	};
 	return cmocka_run_group_tests(tests, make_settings, free_settings);

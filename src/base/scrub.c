@@ -55,6 +55,19 @@ static char *escaped(const char *text)
 	return mem_strndup(quoted + 1, strlen(quoted) - 2);
 }
 
+static enum err_code add_lines(struct scrub *s, const char *secret, struct error *e)
+{
+	enum err_code rc = ERR_OK;
+	for (const char *at = strchr(secret, '\n') ? secret : ""; *at && !rc;) {
+		size_t n = strcspn(at, "\r\n");
+		AUTO_FREE char *line = mem_strndup(at, n);
+		if (n >= SCRUB_LINE_MIN)
+			rc = scrub_add(s, line, e);
+		at += n + strspn(at + n, "\r\n");
+	}
+	return rc;
+}
+
 enum err_code scrub_add(struct scrub *s, const char *secret, struct error *e)
 {
 	AUTO_FREE char *once = escaped(secret ? secret : "");
@@ -67,7 +80,7 @@ enum err_code scrub_add(struct scrub *s, const char *secret, struct error *e)
 	for (size_t i = 0; i < LEVELS; i++)
 		add_form(s, forms[i]);
 	s->texts++;
-	return ERR_OK;
+	return add_lines(s, secret, e);
 }
 
 enum err_code scrub_add_all(struct scrub *s, const struct js *texts, struct error *e)

@@ -12,6 +12,7 @@
 #define SCRUB_TEXTS_MAX 1024		   /* secrets of one struct scrub */
 #define SCRUB_BYTES_MAX ((size_t)4 << 20) /* of all their forms together */
 #define SCRUB_NUMBER_MIN 4		   /* digits of a secret that is found as a number, too */
+#define SCRUB_LINE_MIN 8		   /* bytes of a line of a longer secret that is looked for by itself, too: texts are shown by lines */
 
 struct scrub_form;
 struct scrub {

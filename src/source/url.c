@@ -171,10 +171,23 @@ static enum err_code parse_with_scheme(struct source_url *u, const char *rest, s
 	return parse_path(u, rest + authority, e);
 }
 
+/* "file:x" and "https:x" are slips or tricks, not hosts of that name. */
+static bool is_scheme(const char *text, size_t len)
+{
+	static const char *const names[] = { "file", "http", "https", "ssh", "git", "ftp", "ftps", "ext", "fd", "data", "javascript" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strlen(names[i]) == len && strncasecmp(text, names[i], len) == 0)
+			return true;
+	return false;
+}
+
 /* "[user@]host:path" as scp has it; a path is not decoded and may be relative to the home there. */
 static enum err_code parse_scp_like(struct source_url *u, const char *colon, struct error *e)
 {
 	u->kind = URL_SSH;
+	if (is_scheme(u->text, (size_t)(colon - u->text)))
+		return bad_url(u->text, "has a scheme that is not supported, or lacks its slashes", e);
 	TRY(parse_authority(u, u->text, (size_t)(colon - u->text), e));
 	if (colon[1] == '\0' || colon[1] == '-')
 		return bad_url(u->text, "has no usable path after the colon", e);

@@ -84,6 +84,39 @@ static void check_codex(const struct doctor *d, struct finding *f)
 	doctor_conclude(f, runs ? VERDICT_OK : VERDICT_WARN, strbuf_str(&line), runs ? "" : "npm install -g @openai/codex, or set codex.path in the configuration");
 }
 
+static void add_what_it_lacks(struct strbuf *out, const struct js *one)
+{
+	bool first = true;
+	for (struct js_iter it = js_iter(one); it.key; js_next(&it))
+		if (js_type(it.value) == JS_BOOL && !js_true(it.value)) {
+			strbuf_addf(out, "%s%s", first ? " (no " : ", ", it.key);
+			first = false;
+		}
+	strbuf_adds(out, first ? "" : ")");
+}
+
+/* The adapters whose programs are there, and what each cannot do. */
+static void check_agents(const struct doctor *d, struct finding *f)
+{
+	AUTO_JS struct js *all = agent_capabilities();
+	AUTO_STRBUF struct strbuf here = STRBUF_INIT, missing = STRBUF_INIT;
+	for (size_t i = 0; i < js_len(all); i++) {
+		AUTO_JS struct js *agent = js_object(), *command = js_array();
+		const char *name = js_str_or(js_at(all, i), "name", "");
+		js_push_str(command, "true"); /* for those that are a command line */
+		js_set_str(agent, "adapter", name);
+		js_set(agent, "command", js_ref(command));
+		bool found = agent_check(agent, d->conf ? conf_codex_path(d->conf) : NULL, NULL) == ERR_OK;
+		struct strbuf *out = found ? &here : &missing;
+		strbuf_addf(out, "%s%s", out->len ? ", " : "", name);
+		if (found)
+			add_what_it_lacks(out, js_at(all, i));
+	}
+	if (missing.len)
+		strbuf_addf(&here, "; not installed: %s", strbuf_str(&missing));
+	doctor_conclude(f, VERDICT_OK, strbuf_str(&here), "");
+}
+
 static void check_settings(const struct doctor *d, struct finding *f)
 {
 	const char *path = d->conf ? conf_path(d->conf) : "";
@@ -168,7 +201,7 @@ static const struct {
 	const char *name;
 	void (*check)(const struct doctor *d, struct finding *f);
 } checks[] = {
-	{ "bwrap", check_bwrap }, { "git", check_git }, { "codex", check_codex }, { "namespaces", check_namespaces }, { "overlay", check_overlay },
+	{ "bwrap", check_bwrap }, { "git", check_git }, { "codex", check_codex }, { "agents", check_agents }, { "namespaces", check_namespaces }, { "overlay", check_overlay },
 	{ "seccomp", check_seccomp }, { "cgroup", check_cgroup }, { "disk", doctor_disk }, { "inodes", doctor_inodes }, { "memory", doctor_memory },
 	{ "files", doctor_files }, { "clock", doctor_clock }, { "login", doctor_login }, { "service", doctor_service }, { "settings", check_settings },
 	{ "provider", doctor_provider }, { "socket", check_socket }, { "server", check_server }, { "gateway", doctor_gateway },

@@ -112,8 +112,20 @@ enum err_code conf_parse_limit(const char *name, const struct js *value, int64_t
 	return str_to_i64(text, name, l->min, l->max, ret, e);
 }
 
+/* "limits: 3" is no section; "limits:" is an empty one. */
+static enum err_code want_object(const struct js *root, const char *section, struct error *e)
+{
+	const struct js *v = js_get(root, section);
+	if (js_type(v) == JS_NULL || js_type(v) == JS_OBJECT)
+		return ERR_OK;
+	return error_set(e, ERR_INVALID, "%s: expected an object, got %s", section, js_type_name(js_type(v)));
+}
+
 static enum err_code check_limits(struct conf *c, struct error *e)
 {
+	enum err_code wrong = want_object(c->root, "limits", e);
+	if (wrong)
+		return wrong;
 	for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
 		c->limits[i] = limits[i].def;
 	for (struct js_iter it = js_iter(js_get(c->root, "limits")); it.key; js_next(&it)) {
@@ -129,6 +141,9 @@ static enum err_code check_limits(struct conf *c, struct error *e)
 
 static enum err_code check_section(const struct js *root, const char *section, const char *const *members, struct error *e)
 {
+	enum err_code wrong = want_object(root, section, e);
+	if (wrong)
+		return wrong;
 	for (struct js_iter it = js_iter(js_get(root, section)); it.key; js_next(&it)) {
 		AUTO_FREE char *where = mem_printf("%s.%s", section, it.key);
 		enum err_code rc = js_check_members(it.value, where, members, e);

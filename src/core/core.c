@@ -372,6 +372,7 @@ void core_metrics(struct core *c, struct strbuf *out)
 		strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name, rows[i].v);
 	reconcile_metrics(c, out);
 	external_metrics(c, out);
+	uploads_metrics(c, out);
 	cache_metrics(c, out);
 	if (db_read(c->db, gauge_op, out, &e))
 		log_warn("metrics: %s", e.text);

@@ -322,7 +322,7 @@ enum err_code core_decide(struct core *c, const char *who, const char *gate, con
 struct sweep {
 	char ids[INBOXES_MAX][ID_SIZE];
 	size_t n, max;
-	const char *sql;
+	const char *sql, *after; /* after: the id where the look before this one ended */
 };
 
 static enum err_code sweep_op(struct db_conn *conn, void *arg, struct error *e)
@@ -333,27 +333,33 @@ static enum err_code sweep_op(struct db_conn *conn, void *arg, struct error *e)
 	enum err_code rc = db_prepare(conn, w->sql, &s, e);
 	if (rc)
 		return rc;
-	if (strstr(w->sql, "?1")) {
+	if (!w->after) {
 		db_bind_text(s, 1, clock_boot_id());
 		db_bind_int(s, 2, clock_mono_ms());
 		db_bind_int(s, 3, clock_wall_ms());
 	}
+	if (w->after)
+		db_bind_text(s, 1, w->after);
 	while (w->n < w->max && !(rc = db_step(s, &row, e)) && row)
 		snprintf(w->ids[w->n++], ID_SIZE, "%s", db_text(s, 0));
 	db_done(s);
 	return rc;
 }
 
-static void sweep(struct core *c, const char *sql, size_t max, void (*each)(struct core *c, const char *id))
+/* `after`: of many, each has its turn; the next look goes on where this one ends. */
+static void sweep(struct core *c, const char *sql, size_t max, char after[ID_SIZE], void (*each)(struct core *c, const char *id))
 {
 	struct sweep *w = NEW(struct sweep);
 	struct error e = ERROR_INIT;
 	w->sql = sql;
 	w->max = max;
+	w->after = after;
 	if (db_read(c->db, sweep_op, w, &e))
 		log_warn("gates: %s", e.text);
 	for (size_t i = 0; i < w->n; i++)
 		each(c, w->ids[i]);
+	if (after)
+		snprintf(after, ID_SIZE, "%s", w->n == max ? w->ids[w->n - 1] : "");
 	free(w);
 }
 
@@ -490,8 +496,10 @@ static enum inbox_fate take_file(void *ctx, const struct inbox_file *file)
 	} else {
 		rc = error_set(&e, ERR_INVALID, "it is neither message.md nor <gate>.yaml");
 	}
+	if (rc == ERR_BUSY || rc == ERR_FULL || rc == ERR_IO) /* that is not the file's fault */
+		log_info("inbox/%s of task %s: %s", file->name, i->task, e.text);
 	if (rc)
-		return refuse(i, file, e.text, who);
+		return rc == ERR_BUSY || rc == ERR_FULL || rc == ERR_IO ? INBOX_LEAVE : refuse(i, file, e.text, who);
 	return secret ? INBOX_REMOVE : INBOX_DONE;
 }
 
@@ -508,10 +516,11 @@ void gates_tick(struct core *c)
 	sweep(c, "SELECT g.id FROM gates g JOIN tasks t ON t.id=g.task WHERE g.state='blocked' AND g.deadline_at IS NOT NULL"
 		" AND ((g.boot=?1 AND g.deadline_mono<?2) OR (g.boot<>?1 AND g.deadline_at<?3))"
 		" AND NOT EXISTS(SELECT 1 FROM runs r WHERE r.task=g.task AND r.phase NOT IN ('succeeded','failed','canceled','timed_out','lost')) LIMIT 64",
-		SWEEP_MAX, expire_gate);
+		SWEEP_MAX, NULL, expire_gate);
 	/* A message to a task that is over begins its next turn; of those only the newest are looked after. */
-	sweep(c, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND run_n>0"
-		" UNION SELECT id FROM (SELECT id, run_n FROM tasks ORDER BY id DESC LIMIT 64) WHERE run_n>0", INBOXES_MAX, look_into_inbox);
+	sweep(c, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND run_n>0 AND id>?1"
+		" UNION SELECT id FROM (SELECT id, run_n FROM tasks ORDER BY id DESC LIMIT 64) WHERE run_n>0 AND id>?1 ORDER BY id", INBOXES_MAX, c->inboxes_after,
+		look_into_inbox);
 	if (c->gate_ticks++ % ADOPT_EVERY_TICKS == 0)
-		sweep(c, "SELECT id FROM gates WHERE state='blocked'", INBOXES_MAX, adopt_decision);
+		sweep(c, "SELECT id FROM gates WHERE state='blocked' AND id>?1 ORDER BY id", INBOXES_MAX, c->gates_after, adopt_decision);
 }

@@ -30,9 +30,10 @@ MUST_USE enum err_code gate_settle(struct db_conn *c, const char *id, const stru
 /* Only the row and the event; who calls goes on itself. */
 MUST_USE enum err_code gate_settle_row(struct db_conn *c, const struct gate_row *g, const struct js *decision, struct outbox *out, struct error *e);
 MUST_USE enum err_code gate_delivered(struct db_conn *c, const char *id, int64_t at, struct error *e);
-/* Of the run's own requests: how many are open, how many decisions it has not got. */
-MUST_USE enum err_code gate_count(struct db_conn *c, const char *run, int64_t *ret_blocked, int64_t *ret_undelivered, struct error *e);
-/* Settled requests of this turn, for the next attempt's spec: [{gate, kind, data, decision}]; sealed answers stay sealed. */
+/* How many of the run's own requests are open, how many decisions of its turn no run has got. */
+MUST_USE enum err_code gate_count(struct db_conn *c, const struct run_row *r, int64_t *ret_blocked, int64_t *ret_undelivered, struct error *e);
+/* Settled requests of this turn, and of those before it what was not delivered, for the next attempt's spec: [{gate, kind, data, decision}]; sealed
+ * answers stay sealed.  What ended a turn (an abort that was heard, a time that was up) is not among them: who begins the turn anew is asked again. */
 MUST_USE enum err_code gate_decided(struct db_conn *c, const char *task, int64_t turn, struct js **ret, struct error *e);
 /* Open gates of a task whose questions nobody will be asked any more. */
 MUST_USE enum err_code gate_cancel_open(struct db_conn *c, const char *task, const char *actor, struct outbox *out, struct error *e);

@@ -67,11 +67,13 @@ static enum err_code count_of(struct db_conn *c, const char *sql, const char *a,
 	return rc;
 }
 
-enum err_code gate_count(struct db_conn *c, const char *run, int64_t *ret_blocked, int64_t *ret_undelivered, struct error *e)
+enum err_code gate_count(struct db_conn *c, const struct run_row *r, int64_t *ret_blocked, int64_t *ret_undelivered, struct error *e)
 {
-	enum err_code rc = count_of(c, "SELECT COUNT(*) FROM gates WHERE run=?1 AND request IS NOT NULL AND state='blocked'", run, ret_blocked, e);
-	return rc ? rc : count_of(c, "SELECT COUNT(*) FROM gates WHERE run=?1 AND request IS NOT NULL AND state IN ('approved','rejected','answered','expired')"
-		" AND delivered_at IS NULL", run, ret_undelivered, e);
+	enum err_code rc = count_of(c, "SELECT COUNT(*) FROM gates WHERE run=?1 AND request IS NOT NULL AND state='blocked'", r->id, ret_blocked, e);
+	/* An abort, and a time that was up, have ended the turn: nobody has to be started to hear that. */
+	return rc ? rc : count_of(c, "SELECT COUNT(*) FROM gates g JOIN runs r ON r.id=?1 WHERE g.task=r.task AND g.turn=r.turn AND g.request IS NOT NULL"
+		" AND g.state IN ('approved','rejected','answered','expired') AND g.delivered_at IS NULL AND g.decision IS NOT NULL"
+		" AND json_extract(g.decision,'$.decision')<>'abort' AND COALESCE(json_extract(g.decision,'$.then'),'')<>'fail'", r->id, ret_undelivered, e);
 }
 
 enum err_code task_has_live_run(struct db_conn *c, const struct task_row *t, bool *ret, struct error *e)
@@ -198,8 +200,9 @@ enum err_code gate_decided(struct db_conn *c, const char *task, int64_t turn, st
 	struct db_stmt *s;
 	bool row = false;
 	AUTO_JS struct js *list = js_array();
-	enum err_code rc = db_prepare(c, "SELECT id, kind, data, decision FROM (SELECT * FROM gates WHERE task=?1 AND turn=?2 AND request IS NOT NULL"
-		" AND decision IS NOT NULL AND state<>'canceled' ORDER BY id DESC LIMIT ?3) ORDER BY id", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT id, kind, data, decision FROM (SELECT * FROM gates WHERE task=?1 AND (turn=?2 OR delivered_at IS NULL) AND request IS NOT NULL"
+		" AND decision IS NOT NULL AND state<>'canceled' AND COALESCE(json_extract(decision,'$.then'),'')<>'fail'"
+		" AND (delivered_at IS NULL OR json_extract(decision,'$.decision')<>'abort') ORDER BY id DESC LIMIT ?3) ORDER BY id", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, task);

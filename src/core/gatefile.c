@@ -1,5 +1,6 @@
 /* Gates as files: the question, the decision that is linked into place once, the inbox. */
 #include "core/gatefile.h"
+#include "agent/decision.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #define GATES_MODE 0711
+#define DONE_NAME_MAX 200 /* bytes of a name that are kept in done/: a suffix has to fit */
 
 static enum err_code open_in(const char *task_dir, const char *rel, int *ret_fd, struct error *e)
 {
@@ -86,8 +88,16 @@ static enum err_code read_decision(int dir, const char *name, struct js **ret, s
 	enum err_code rc = file_read_at(dir, name, GATEFILE_MAX, &text, e);
 	if (rc)
 		return rc;
-	*ret = js_parse(strbuf_str(&text), text.len, e);
-	return *ret ? ERR_OK : error_wrap(e, "read 'gates/%s'", name);
+	AUTO_JS struct js *decision = js_parse(strbuf_str(&text), text.len, e);
+	if (!decision)
+		return error_wrap(e, "read 'gates/%s'", name);
+	if (!decision_state(js_str_or(decision, "decision", ""))) { /* made by hand: it must not get into the log, which nobody could read on */
+		error_set(e, ERR_INVALID, "'gates/%s' gives no decision that there is", name);
+		error_hint(e, "remove that file; decisions by file go into inbox/");
+		return ERR_INVALID;
+	}
+	*ret = js_ref(decision);
+	return ERR_OK;
 }
 
 enum err_code gatefile_decision(const char *task_dir, const char *gate, struct js **ret, struct error *e)
@@ -173,6 +183,27 @@ static bool is_fresh(const struct stat *st)
 	return age < GATEFILE_FRESH_MS && age > -GATEFILE_FRESH_MS;
 }
 
+/* Whose it is and what it says are of the same file. */
+static enum err_code read_inbox(int inbox, const char *name, struct stat *st, struct strbuf *ret, struct error *e)
+{
+	AUTO_CLOSE int fd = openat(inbox, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, st) < 0)
+		return error_errno(e, "open '%s'", name);
+	if (!S_ISREG(st->st_mode))
+		return error_set(e, ERR_INVALID, "'%s' is not a regular file", name);
+	enum err_code rc = file_read_fd(fd, GATEFILE_MAX, ret, e);
+	return rc ? error_wrap(e, "'%s'", name) : ERR_OK;
+}
+
+/* done/ is not reached through a link. What cannot be moved is removed: else it would be taken again by every scan. */
+static void move_to_done(int inbox, const char *name, const char *suffix)
+{
+	AUTO_CLOSE int done = -1;
+	AUTO_FREE char *kept = mem_printf("%.*s%s", DONE_NAME_MAX, name, suffix);
+	if (file_open_beneath(inbox, "done", O_RDONLY | O_DIRECTORY, &done, NULL) || renameat(inbox, name, done, kept) < 0)
+		unlinkat(inbox, name, 0);
+}
+
 /* The dot-files of editors are not ours; done/ is no file. True when it was one for us. */
 static bool look_at(int inbox, const char *name, inbox_take take, void *ctx)
 {
@@ -181,15 +212,14 @@ static bool look_at(int inbox, const char *name, inbox_take take, void *ctx)
 	struct stat st;
 	if (name[0] == '.' || str_ends(name, "~") || fstatat(inbox, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(st.st_mode))
 		return false;
-	enum err_code rc = file_read_at(inbox, name, GATEFILE_MAX, &text, &e);
+	enum err_code rc = read_inbox(inbox, name, &st, &text, &e);
 	struct inbox_file file = { .name = name, .text = rc ? NULL : strbuf_str(&text), .len = text.len, .problem = rc ? e.text : NULL, .owner = st.st_uid,
 		.fresh = is_fresh(&st) };
 	enum inbox_fate fate = take(ctx, &file);
-	AUTO_FREE char *done = mem_printf("done/%s%s", name, fate == INBOX_REFUSED ? ".refused" : "");
 	if (fate == INBOX_REMOVE)
 		unlinkat(inbox, name, 0);
 	else if (fate != INBOX_LEAVE)
-		renameat(inbox, name, inbox, done);
+		move_to_done(inbox, name, fate == INBOX_REFUSED ? ".refused" : "");
 	return true;
 }
 

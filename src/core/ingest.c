@@ -20,6 +20,7 @@
 
 #define SPOOL_PART ((size_t)4 << 20) /* read at once; a line is at most a quarter of it */
 #define PROGRESS_MAX 240
+#define COMMANDS_BYTES_MAX ((size_t)512 << 10) /* in one answer, but for the last of them: a runner reads no more than 4 MiB */
 
 struct batch {
 	struct core *core;
@@ -87,7 +88,7 @@ static enum err_code keep_gates(struct db_conn *c, const struct run_row *r, cons
 	bool died = m->to == PHASE_LOST || (m->to == PHASE_FAILED && (retry_class_of(m->reason) == RETRY_HOUSE || str_eq(m->reason, "agent_exited")));
 	if (!died || t->cancel_asked)
 		return ERR_OK;
-	enum err_code rc = gate_count(c, r->id, &blocked, &undelivered, e);
+	enum err_code rc = gate_count(c, r, &blocked, &undelivered, e);
 	if (!rc && blocked) {
 		*task_to = PHASE_WAITING_HUMAN;
 		*pause_ms = -1;
@@ -113,7 +114,7 @@ static enum err_code end_run(struct db_conn *c, const struct run_row *r, struct 
 	}
 	if (!rc)
 		rc = run_move(c, r->id, m, task_to, out, e);
-	if (!rc && pause_ms < 0 && m->to != PHASE_CANCELED && (blocked || task_to != PHASE_WAITING_HUMAN))
+	if (!rc && pause_ms < 0 && m->to != PHASE_CANCELED && !t.cancel_asked && (blocked || task_to != PHASE_WAITING_HUMAN))
 		return talk_next_turn(c, r->task, out, e);
 	return rc || pause_ms < 0 ? rc : retry_event(c, r, m, pause_ms, out, e);
 }
@@ -395,6 +396,7 @@ static enum err_code commands_op(struct db_conn *c, void *arg, struct error *e)
 	AUTO_RUN struct run_row r = { 0 };
 	struct db_stmt *s;
 	bool row = false;
+	size_t bytes = 0;
 	enum err_code rc = run_load(c, l->run_id, &r, e);
 	if (!rc)
 		rc = check_runner(&r, l->token, r.n, e);
@@ -407,9 +409,10 @@ static enum err_code commands_op(struct db_conn *c, void *arg, struct error *e)
 	db_bind_text(s, 1, l->run_id);
 	db_bind_int(s, 2, l->after);
 	l->out = js_array();
-	while (!(rc = db_step(s, &row, e)) && row) {
+	while (bytes < COMMANDS_BYTES_MAX && !(rc = db_step(s, &row, e)) && row) {
 		struct js *o = js_object();
 		const char *data = db_text(s, 2);
+		bytes += strlen(data);
 		js_set_int(o, "n", db_int(s, 0));
 		js_set_str(o, "kind", db_text(s, 1));
 		js_set(o, "data", js_parse(data, strlen(data), NULL));

@@ -42,7 +42,8 @@ struct core {
 	struct sandbox_probe probe;
 	unsigned char token_key[TOKEN_KEY_SIZE]; /* signs the runs' gateway tokens */
 	unsigned char seal_key[SEAL_KEY_SIZE];	 /* seals people's secret answers */
-	unsigned gate_ticks; /* of the scheduler's thread alone */
+	unsigned gate_ticks; /* of the scheduler's thread alone, like where the next looks go on: */
+	char gates_after[ID_SIZE], inboxes_after[ID_SIZE];
 
 	struct reaper *reaper;
 	struct taskdirs *taskdirs;

@@ -383,7 +383,7 @@ static enum err_code secrets_pipe(struct core *c, const char *run_id, const stru
 static char **runner_env(void)
 {
 	static const char *const kept[] = { "PATH", "HOME", "USER", "LANG", "TZ", "SSH_AUTH_SOCK", "SIGNALBOX_LOG", "http_proxy", "https_proxy",
-		"no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LD_PRELOAD",
+		"no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LD_PRELOAD",
 		"FAKETIME", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_DONT_FAKE_MONOTONIC", "FAKETIME_NO_CACHE" /* the fault lab moves clocks */ };
 	char **env = mem_alloc((ARRAY_SIZE(kept) + 1) * sizeof(char *));
 	size_t n = 0;

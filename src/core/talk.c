@@ -159,6 +159,24 @@ static bool is_settled_here(const struct talk *k, const char *gate)
 	return false;
 }
 
+/* The turn's text tells the decision when it is ours: nothing else has to. */
+static enum err_code settle_by_turn(struct db_conn *c, struct talk *k, const struct gate_row *g, const struct js *decision, struct error *e)
+{
+	int64_t now = clock_wall_ms();
+	enum err_code rc = gate_settle_row(c, g, decision, &k->outbox, e);
+	if (rc || !str_eq(js_str(decision, "decision"), "answer") || !str_eq(js_str(decision, "note"), k->text))
+		return rc;
+	rc = gate_delivered(c, g->id, now, e);
+	struct js *data = js_object();
+	js_set_str(data, "gate", g->id);
+	js_set_str(data, "decision_id", js_str(decision, "id"));
+	js_set_str(data, "how", "told");
+	if (!rc)
+		return event_add(c, g->task, "gate.delivered", NULL, 0, SERVER_ACTOR, now, data, &k->outbox, e);
+	js_free(data);
+	return rc;
+}
+
 /* One word settles every question that is open: the message is the answer. The files were linked before; where somebody else was first, his decision counts. */
 static enum err_code answer_open(struct db_conn *c, struct talk *k, struct error *e)
 {
@@ -171,7 +189,7 @@ static enum err_code answer_open(struct db_conn *c, struct talk *k, struct error
 		AUTO_GATE struct gate_row now = { 0 };
 		rc = gate_load(c, k->gates.rows[i].id, &now, e);
 		if (!rc && str_eq(now.state, "blocked"))
-			rc = gate_settle_row(c, &now, js_at(k->winners, i), &k->outbox, e);
+			rc = settle_by_turn(c, k, &now, js_at(k->winners, i), e);
 	}
 	return rc;
 }
@@ -198,21 +216,23 @@ static enum err_code message_op(struct db_conn *c, void *arg, struct error *e)
 	k->how = HOW_TURN;
 	rc = answer_open(c, k, e);
 	if (!rc)
-		rc = message_row(c, k, true, e);
-	return rc ? rc : begin_turn(c, &t, k->text, k->who, &k->outbox, e);
+		rc = message_row(c, k, false, e);
+	return rc ? rc : talk_next_turn(c, k->id, &k->outbox, e); /* behind what was left by a run that was ended */
 }
 
 static enum err_code open_gates_op(struct db_conn *c, void *arg, struct error *e)
 {
 	struct talk *k = arg;
 	AUTO_TASK struct task_row t = { 0 };
-	bool live = false;
+	bool live = false, known = false;
 	enum err_code rc = task_find(c, k->ref, k->repo, k->id, e);
 	if (!rc)
 		rc = task_load(c, k->id, &t, e);
 	if (!rc)
 		rc = task_has_live_run(c, &t, &live, e);
-	return rc || live || t.phase != PHASE_WAITING_HUMAN ? rc : gate_list_open(c, k->id, &k->gates, e);
+	if (!rc && !live && t.phase == PHASE_WAITING_HUMAN)
+		rc = find_same(c, k, &known, e); /* said before: it was the answer to another question */
+	return rc || known || live || t.phase != PHASE_WAITING_HUMAN ? rc : gate_list_open(c, k->id, &k->gates, e);
 }
 
 /* Before the transaction, since files are not written in one. */

@@ -134,6 +134,22 @@ void uploads_stop(struct core *c)
 	free(TAKE_PTR(c->uploads));
 }
 
+void uploads_metrics(struct core *c, struct strbuf *out)
+{
+	int64_t count = 0, bytes = 0;
+	uploads_count(c, &count, &bytes);
+	pthread_mutex_lock(&c->uploads->lock);
+	int64_t receiving = c->uploads->receiving_count;
+	pthread_mutex_unlock(&c->uploads->lock);
+	const struct { const char *name, *help; int64_t v; } rows[] = {
+		{ "signalbox_uploads", "Uploads that are kept, half-sent ones included.", count },
+		{ "signalbox_uploads_bytes", "Their bytes, announced ones included.", bytes },
+		{ "signalbox_uploads_receiving", "Requests that send one now.", receiving },
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		strbuf_addf(out, "# HELP %s %s\n# TYPE %s gauge\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name, rows[i].name, (long long)rows[i].v);
+}
+
 /* ---- before the first byte ---- */
 
 static enum err_code check_size(struct core *c, int64_t size, struct error *e)

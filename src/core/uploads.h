@@ -40,3 +40,4 @@ MUST_USE enum err_code upload_open(struct core *c, const char *id, int *ret_fd, 
 MUST_USE enum err_code uploads_start(struct core *c, struct error *e); /* what a killed server was receiving at once, and could not be resumed, is removed */
 void uploads_sweep(struct core *c);  /* those that are too old, unless a task that lives is of them */
 void uploads_stop(struct core *c);
+void uploads_metrics(struct core *c, struct strbuf *out);

@@ -14,7 +14,7 @@
 /* An agent that was told a secret may say it again. */
 static struct js *without_secrets(const struct runner *r, struct js *data_taken)
 {
-	struct js *clean = scrub_js(&r->secrets, data_taken);
+	struct js *clean = inlet_clean_js(r, data_taken);
 	js_free(data_taken);
 	return clean;
 }
@@ -52,7 +52,11 @@ static void sink_event(void *ctx, const char *type, struct js *data_taken)
 
 static void sink_live(void *ctx, const char *type, struct js *data_taken)
 {
-	runner_live(ctx, type, without_secrets(ctx, data_taken));
+	const struct runner *r = ctx;
+	if (r->secrets.count) /* text in pieces hides a secret from whoever looks for it */
+		js_free(data_taken);
+	else
+		runner_live(ctx, type, data_taken);
 }
 
 /* How the words went: taken into the turn, or left for the next one. */
@@ -93,6 +97,8 @@ static void keep_raw_line(struct runner *r, const char *line, size_t len)
 	AUTO_STRBUF struct strbuf clean = STRBUF_INIT;
 	size_t skip = r->raw_skip < len ? r->raw_skip : len;
 	r->raw_skip = 0;
+	if (!skip && inlet_is_piece(line, len))
+		return;
 	strbuf_add(&clean, line + skip, len - skip);
 	scrub_text(&r->secrets, &clean);
 	strbuf_addc(&clean, '\n');
@@ -149,6 +155,7 @@ static void on_agent_output(struct runner *r, const char *data, size_t n)
 	touch_stall(r);
 	line_feed(&r->lines, data, n, on_line, r);
 	agent_batch_end(r->agent);
+	gates_delivered_by_prompt(r);
 	if (!settled && agent_settled(r->agent) && !r->step.interrupted) {
 		r->step.kill_at_ms = clock_mono_ms() + RUNNER_SETTLE_GRACE_MS;
 		r->step.deadline_ms = 0;

@@ -227,7 +227,7 @@ void gates_ask(void *runner, const struct agent_ask *ask)
 {
 	struct runner *r = runner;
 	AUTO_JS struct js *raw = ask->data_taken;
-	AUTO_JS struct js *data = scrub_js(&r->secrets, raw); /* rules judge what is meant; kept is what may be seen */
+	AUTO_JS struct js *data = inlet_clean_js(r, raw); /* rules judge what is meant; kept is what may be seen */
 	if (decided_by_rule(r, ask, data) || decided_before(r, ask, data))
 		return;
 	struct gate *g = &r->gates[r->gate_count++];
@@ -276,7 +276,7 @@ static struct js *make_decision(const struct gate *g, const struct js *checked, 
 	return o;
 }
 
-void gates_settle(struct runner *r, struct gate *g, const struct js *checked, const char *actor)
+bool gates_settle(struct runner *r, struct gate *g, const struct js *checked, const char *actor)
 {
 	struct error e = ERROR_INIT;
 	struct js *winner = NULL;
@@ -284,17 +284,18 @@ void gates_settle(struct runner *r, struct gate *g, const struct js *checked, co
 	AUTO_JS struct js *decision = make_decision(g, checked, actor);
 	if (gatefile_settle(task_dir(r), g->id, decision, &winner, &won, &e)) {
 		log_warn("gate %s: %s", g->id, e.text);
-		return;
+		return false;
 	}
 	AUTO_JS struct js *counts = winner;
 	if (!won && decision_is_secret(g->data))
-		return; /* it is sealed: the server brings it */
+		return true; /* it is sealed: the server brings it */
 	AUTO_FREE char *type = mem_printf("gate.%s", decision_state(js_str_or(counts, "decision", "cancel")) ? decision_state(js_str_or(counts, "decision", "cancel")) : "canceled");
 	struct js *data = js_object();
 	js_set_str(data, "gate", g->id);
 	js_set(data, "decision", js_ref(counts));
 	runner_event(r, type, "runner", data);
 	deliver(r, g, counts);
+	return true;
 }
 
 void gates_withdraw(void *runner, const char *request)
@@ -320,7 +321,8 @@ static void expire(struct runner *r, struct gate *g)
 	if (answers)
 		js_set(word, "answers", answers);
 	g->deadline_ms = 0;
-	gates_settle(r, g, word, "signalbox");
+	if (!gates_settle(r, g, word, "signalbox"))
+		g->deadline_ms = clock_mono_ms() + RUNNER_SETTLE_RETRY_MS; /* a full disk, for example: nobody else ends the gate of a live run */
 }
 
 void gates_check_time(struct runner *r, int64_t now_ms)
@@ -360,6 +362,9 @@ void gates_tell_decided(struct runner *r, struct strbuf *out)
 
 void gates_delivered_by_prompt(struct runner *r)
 {
+	if (r->told || !agent_has_prompt(r->agent)) /* its first words come before it has heard any of ours */
+		return;
+	r->told = true;
 	for (size_t i = 0; i < js_len(r->decided); i++) {
 		const struct js *d = js_at(r->decided, i);
 		if (!decision_is_secret(js_get(d, "data"))) /* those are delivered when they are asked again */

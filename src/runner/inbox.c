@@ -36,8 +36,10 @@ static enum inbox_fate take(void *ctx, const struct inbox_file *file)
 		return INBOX_LEAVE;
 	}
 	AUTO_FREE char *who = mem_printf("file:%u", (unsigned)file->owner);
-	gates_settle(r, g, checked, who);
-	return INBOX_DONE;
+	if (gates_settle(r, g, checked, who))
+		return INBOX_DONE;
+	r->next_inbox_ms = clock_mono_ms() + RUNNER_SETTLE_RETRY_MS;
+	return INBOX_LEAVE;
 }
 
 void inbox_look(struct runner *r)

@@ -10,6 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define CUT_TEXT_LEAST 128 /* bytes: no shorter one was cut */
+#define PIECE_HEAD 512	   /* bytes of a line in which its kind stands */
+
 enum err_code inlet_open(struct runner *r, struct error *e)
 {
 	AUTO_FREE char *path = file_join(r->run_dir, "runtime/requests.jsonl");
@@ -45,6 +48,31 @@ char *inlet_clean(const struct runner *r, const char *text)
 	scrub_text(&r->secrets, &b);
 	scrub_cut_end(&r->secrets, &b);
 	return strbuf_detach(&b);
+}
+
+/* Adapters cut long texts: the rest of a secret at the end of one is no secret to look for any more. */
+struct js *inlet_clean_js(const struct runner *r, const struct js *v)
+{
+	struct js *clean = scrub_js(&r->secrets, v);
+	if (!r->secrets.count || (!js_get(clean, "truncated") && js_text_len(js_get(clean, "title")) < CUT_TEXT_LEAST))
+		return clean;
+	struct js *whole = js_object();
+	for (struct js_iter it = js_iter(clean); it.key; js_next(&it)) {
+		AUTO_FREE char *text = js_text_len(it.value) < CUT_TEXT_LEAST ? NULL : inlet_clean(r, js_text(it.value));
+		js_set(whole, it.key, text ? js_string(text) : js_ref(it.value));
+	}
+	js_free(clean);
+	return whole;
+}
+
+/* Text as it streams, in which a secret would lie in pieces. The whole comes in a line of its own. */
+bool inlet_is_piece(const char *line, size_t len)
+{
+	static const char *const marks[] = { "elta\"", "_chunk\"" };
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++)
+		if (memmem(line, len < PIECE_HEAD ? len : PIECE_HEAD, marks[i], strlen(marks[i])))
+			return true;
+	return false;
 }
 
 static void keep_request(struct runner *r, const char *line, size_t len)

@@ -263,9 +263,9 @@ static void turn(struct runner *r)
 	int64_t now = clock_mono_ms();
 	if (fds[0].revents)
 		on_signal(r);
-	link_turn(r, fds + 1, links, now);
-	if (fds[n - 4].revents || fds[n - 3].revents)
+	if (fds[n - 4].revents || fds[n - 3].revents) /* before commands: what was said already is no echo of them */
 		step_read(r);
+	link_turn(r, fds + 1, links, now);
 	if (fds[n - 2].revents)
 		inlet_write(r);
 	if (fds[n - 1].revents)

@@ -34,6 +34,7 @@
 #define RUNNER_TAIL_MAX ((size_t)2000)	     /* of a failed step's last words, in the error */
 #define RUNNER_SEND_MAX ((size_t)16 << 20)   /* waiting for an agent that does not read its stdin */
 #define RUNNER_GATES_MAX 64		     /* open at once; more are refused */
+#define RUNNER_SETTLE_RETRY_MS 2000    /* after a decision that could not be written */
 #define RUNNER_INBOX_MS 500		     /* between looks into the inbox while the server is away */
 #define RUNNER_TURN_END_MS 10000	     /* for a turn that was asked to end, before its process is */
 #define RUNNER_LIVE_MAX 64		     /* live lines waiting to be sent; older ones are dropped */
@@ -129,6 +130,7 @@ struct runner {
 	int gate_count;
 	struct policy *policy;
 	struct js *decided;	  /* settled by earlier attempts of this turn: [{gate, kind, data, decision, used}] */
+	bool told;		  /* the prompt, with what was decided, has been given to the agent */
 	struct js *unheard;	  /* given to the agent, which has said nothing since: gate.delivered events to be */
 	int64_t waiting_since_ms; /* monotonic, while a gate is open; else 0 */
 	int64_t next_inbox_ms;
@@ -191,12 +193,12 @@ void gates_release(struct runner *r);
 void gates_ask(void *runner, const struct agent_ask *ask);	     /* sink.ask */
 void gates_withdraw(void *runner, const char *request);	     /* sink.withdraw */
 void gates_command(struct runner *r, const struct js *data);	     /* a decision from the server */
-/* A decision made here: linked, told, delivered; one that was linked before counts instead. */
-void gates_settle(struct runner *r, struct gate *g, const struct js *checked, const char *actor);
+/* A decision made here: linked, told, delivered; one that was linked before counts instead. False: it could not be written. */
+bool gates_settle(struct runner *r, struct gate *g, const struct js *checked, const char *actor);
 void gates_check_time(struct runner *r, int64_t now_ms);
 int64_t gates_next_ms(const struct runner *r); /* INT64_MAX: nothing to wait for */
 void gates_tell_decided(struct runner *r, struct strbuf *out);       /* for the prompt */
-void gates_delivered_by_prompt(struct runner *r);
+void gates_delivered_by_prompt(struct runner *r); /* once the prompt is out */
 void gates_heard(struct runner *r); /* the agent has spoken: what was given to it before has arrived */
 /* inbox.c */
 void inbox_look(struct runner *r);
@@ -207,6 +209,8 @@ void inlet_write(struct runner *r);			      /* what fits into the pipe now */
 void inlet_close(struct runner *r);
 void inlet_add_secret(struct runner *r, const struct js *gate_data, const struct js *decision);
 char *inlet_clean(const struct runner *r, const char *text); /* without the secrets, nor the half of one that was cut at its end; the caller frees */
+struct js *inlet_clean_js(const struct runner *r, const struct js *v);	     /* the same for what is said with an event */
+bool inlet_is_piece(const char *line, size_t len);
 void inlet_hide(struct runner *r, const struct js *texts); /* from now on; called before the agent hears them */
 
 /* collect.c */

@@ -1,6 +1,7 @@
 /* Where code comes from, in a user's words: URLs, refs, directories, and whole sources. */
 #include "fuzz.h"
 #include "base/str.h"
+#include "source/address.h"
 #include "source/source.h"
 #include "source/url.h"
 
@@ -19,6 +20,21 @@ static void parse(const char *text)
 	source_url_release(&u);
 }
 
+/* An address that is one reads back as itself, and no resolver takes it for another. */
+static void look_at_address(const char *text)
+{
+	AUTO_STRBUF struct strbuf again = STRBUF_INIT;
+	struct address a, b;
+	struct network n;
+	address_looks_numeric(text);
+	if (address_parse(text, &a)) {
+		address_add(&again, &a);
+		CHECK(address_parse(strbuf_str(&again), &b) && memcmp(&a, &b, sizeof(a)) == 0 && address_kind_name(address_kind(&a)));
+	}
+	if (network_parse(text, &n, NULL) == ERR_OK)
+		CHECK(network_has(&n, &n.base) && n.bits >= 0 && n.bits <= 128);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	size_t len;
@@ -28,6 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	AUTO_JS struct js *source = n ? js_parse((const char *)data, n, NULL) : js_object();
 
 	parse(text);
+	look_at_address(text);
 	if (source_ref_check(ref, NULL) == ERR_OK)
 		CHECK(ref[0] != '-' && !strstr(ref, ".."));
 	if (source_path_check(text, NULL) == ERR_OK)

@@ -139,7 +139,7 @@ def test_doctor_checks_each_thing_and_says_how_to_mend(signalbox, room):
     r = signalbox("doctor", "--json")
     answer = json.loads(r.stdout)
     names = [c["name"] for c in answer["checks"]]
-    assert names[:19] == ("bwrap git codex namespaces overlay seccomp cgroup disk inodes memory files clock login service settings provider "
+    assert names[:20] == ("bwrap git codex agents namespaces overlay seccomp cgroup disk inodes memory files clock login service settings provider "
                           "socket server gateway").split()
     assert r.returncode == (0 if answer["ok"] else 1)
     for check in answer["checks"]:

@@ -274,6 +274,7 @@ def test_the_same_form_with_the_same_key_is_one_task(site):
     site.tasks.add(replies[0][1]["id"])
     site.wait(replies[0][1]["id"])
     assert len(kept(site)) == 1
+    assert "signalbox_uploads 1\n" in site.get("/metrics")
 
 
 def test_a_large_upload_costs_little_memory(site):

@@ -12,7 +12,7 @@ import time
 import pytest
 from e2e_site import CODEX, TERMINAL, is_alive, wait_for
 
-PASSWORD = 'swordfish "4711" \\ \u00e9'
+PASSWORD = 'swordfish "0815-4711" \\ \u00e9'
 SCENARIOS = """
   - match: "[scenario touch]"
     steps:
@@ -40,12 +40,12 @@ SCENARIOS = """
   - match: "[scenario password]"
     steps:
       - ask: {tool: askuser, arguments: {question: "What is the password?", secret: true}}
-      - shell: "echo 'swordfish \\"4711\\" \\\\ \u00e9' > /dev/null"
-      - final: "The password is: swordfish \\"4711\\" \\\\ \u00e9"
+      - shell: "echo 'swordfish \\"0815-4711\\" \\\\ \u00e9' > /dev/null"
+      - final: "The password is: swordfish \\"0815-4711\\" \\\\ \u00e9"
   - match: "[scenario tell]"
     steps:
-      - shell: "echo 'swordfish \\"4711\\" \\\\ \u00e9'"
-      - final: "It still is: swordfish \\"4711\\" \\\\ \u00e9"
+      - shell: "echo 'swordfish \\"0815-4711\\" \\\\ \u00e9'"
+      - final: "It still is: swordfish \\"0815-4711\\" \\\\ \u00e9"
 """
 SITE = {"scenarios": SCENARIOS}
 ALWAYS = {"ask": "always"}
@@ -360,8 +360,8 @@ def test_a_secret_that_the_agent_repeats_is_nowhere_in_this_turn_and_the_next(ne
     assert any("swordfish" in asked for asked in site.asked())
     assert "swordfish" not in json.dumps(site.events(task)) + json.dumps(end)
     wait_for("the record to be written", lambda: (site.directory(task) / "agents/main/runs/2/artifacts/exchanges.jsonl").exists())
-    found = [p for p in files_with(site, "swordfish") if "/upper/" not in p]
-    assert found == [], found
+    for piece in ("swordfish", "0815-4711"):  # what streams comes in pieces
+        assert files_with(site, piece) == []
 
 
 def test_a_new_gateway_hides_what_the_old_one_did(new_site):

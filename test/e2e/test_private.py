@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from e2e_site import DEADLINE, IS_ROOT, file_url, is_alive, ordinary_user, processes, proc_text, wait_for
-from git_servers import SSHD, TOKEN, GitHttp, Sshd
+from git_servers import SSHD, TOKEN, GitHttp, Sshd, make_certificate
 
 AGENT = "echo changed >> a.txt; mkdir -p new; echo made > new/file; rm -f b.txt; chmod +x c.sh"
 
@@ -244,6 +244,22 @@ def test_the_configuration_can_hold_credentials(new_site, road):
         refused(site, {"kind": "git", "url": file_url(work)})
         refused(site, {"kind": "git", "url": "https://10.0.0.1/x"})
         token.unlink()
+        nowhere(site, TOKEN)
+
+
+def test_over_tls_the_host_is_the_one_that_its_certificate_names(new_site):
+    site = new_site(start=False)
+    work, served = site.path("work"), site.path("served")
+    site.sh("echo a > a.txt; git init -qb main; git add -A; git commit -qm x", work)
+    site.sh(f"git clone -q --bare {work} repo.git", served)
+    tls = make_certificate(site.path("tls"))
+    site.own(pathlib.Path(tls["cert"]).parent)
+    with closing(GitHttp(served, token=TOKEN, tls=tls)) as host:
+        site.start_server(env=site.environment(GIT_SSL_CAINFO=tls["cert"]))
+        store(site, f"git:localhost:{host.port}", TOKEN)
+        site.run("cat a.txt", {"kind": "git", "url": f"{host.url}/repo.git"})
+        task = site.wait(site.submit("true", {"kind": "git", "url": f"https://127.0.0.1:{host.port}/repo.git"}))
+        assert task["status"] == "ERROR" and "certificate" in task["error"], site.story(task["id"])
         nowhere(site, TOKEN)
 
 

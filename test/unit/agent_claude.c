@@ -38,12 +38,33 @@ static void what_is_no_line_of_it_is_kept_raw_or_refused(void **state)
 	hostile_lines("claude", lines, "{\"type\":\"control_request\",\"request_id\":\"long\",\"request\":{\"subtype\":\"can_use_tool\",\"input\":\"");
 }
 
+static void a_result_that_is_too_long_to_be_read_ends_the_turn(void **state)
+{
+	AUTO(seen_release) struct seen seen;
+	AUTO(agent_outcome_release) struct agent_outcome o = { 0 };
+	AUTO_STRBUF struct strbuf big = STRBUF_INIT;
+	(void)state;
+	settings = js_object();
+	js_set_str(settings, "adapter", "claude");
+	struct agent *a = open_agent(&seen, "never", NULL);
+	strbuf_adds(&big, "{\"duration_api_ms\":5,\"result\":\"");
+	while (big.len < AGENT_LINE_MAX)
+		strbuf_adds(&big, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+	agent_line(a, big.data, AGENT_LINE_MAX);
+	assert_true(agent_settled(a));
+	agent_finish(a, -1, "", &o);
+	assert_string_equal(o.reason, "agent_failed");
+	agent_free(a);
+	js_free(settings);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_session_is_told_as_it_was),
 		cmocka_unit_test(no_member_of_any_line_can_break_it),
 		cmocka_unit_test(what_is_no_line_of_it_is_kept_raw_or_refused),
+		cmocka_unit_test(a_result_that_is_too_long_to_be_read_ends_the_turn),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,16 @@ static void the_same_again_and_nothing_change_nothing(void **state)
 	assert_int_equal(s.count, 1);
 }
 
+static void of_a_secret_of_many_lines_each_long_line_goes_by_itself(void **state)
+{
+	AUTO(scrub_release) struct scrub s = SCRUB_INIT;
+	(void)state;
+	assert_int_equal(scrub_add(&s, "-- BEGIN --\r\nshort\nbG9uZyBsaW5l\n", NULL), ERR_OK);
+	assert_scrubbed(&s, "a bG9uZyBsaW5l b short", "a *** b short");
+	assert_scrubbed(&s, "-- BEGIN --", "***");
+	assert_scrubbed(&s, "x-- BEGIN --\\r\\nshort\\nbG9uZyBsaW5l\\ny", "x***y");
+}
+
 static void there_is_an_end_of_secrets(void **state)
 {
 	AUTO(scrub_release) struct scrub s = SCRUB_INIT;
@@ -156,6 +166,7 @@ int main(void)
 		cmocka_unit_test(a_secret_goes_plain_and_as_json_writes_it_once_and_twice),
 		cmocka_unit_test(of_two_secrets_the_longer_goes_first),
 		cmocka_unit_test(the_same_again_and_nothing_change_nothing),
+		cmocka_unit_test(of_a_secret_of_many_lines_each_long_line_goes_by_itself),
 		cmocka_unit_test(there_is_an_end_of_secrets),
 		cmocka_unit_test(behind_a_nul_byte_is_looked_too),
 		cmocka_unit_test(the_half_of_a_secret_at_a_cut_end_goes),

@@ -39,7 +39,8 @@ static void limits_have_defaults_and_take_sizes_and_durations(void **state)
 static void nonsense_is_refused_with_its_place_and_the_range(void **state)
 {
 	static const struct { const char *text, *expected; } bad[] = {
-		{ "limits: {memroy: 1G}\n", "memroy" }, { "limits: {running: 0}\n", "running" }, { "limits: {timeout: -5}\n", "timeout" },
+		{ "limits: {memroy: 1G}\n", "memroy" }, { "limits: 3\n", "limits: expected an object" }, { "agents: x\n", "agents" }, { "environments: [1]\n", "environments" },
+		{ "model: {providers: [1]}\n", "providers" }, { "limits: {running: 0}\n", "running" }, { "limits: {timeout: -5}\n", "timeout" },
 		{ "limits: {timeout: 9999d}\n", "timeout" }, { "limits: {timeout: 9223372036854775807}\n", "timeout" }, { "limits: {timeout: -9223372036854775807}\n", "timeout" },
 		{ "limits: {timeout: 18446744073709552}\n", "timeout" }, { "modle: {}\n", "modle" }, { "agents: {x: {adaptor: command}}\n", "agents.x" },
 		{ "limits: [1\n", "line" }, { "sandbox: {uid: 0}\n", "sandbox.uid" }, { "sandbox: {uid: nobody}\n", "sandbox.uid" },

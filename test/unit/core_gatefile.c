@@ -296,6 +296,56 @@ static void each_file_gets_its_fate(void **state)
 	assert_int_equal(look(s, NULL, INBOX_LEAVE).files, 0);
 }
 
+/* Whoever has the runs' identity may put a link there, and the server that looks may be root. */
+static void nothing_is_moved_through_a_link(void **state)
+{
+	const struct site *s = *state;
+	AUTO_FREE char *done = file_join(s->dir, "inbox/done");
+	dirs(s);
+	assert_int_equal(rmdir(done), 0);
+	link_to(s, s->elsewhere, "inbox/done");
+	for (enum inbox_fate fate = INBOX_DONE; fate <= INBOX_REFUSED; fate++) {
+		put(s, "inbox/a.yaml", "x", OLD_S);
+		look(s, NULL, fate);
+		assert_false(is_there(s, "inbox/a.yaml")); /* nor is it taken again and again */
+	}
+	assert_int_equal(rmdir(s->elsewhere), 0);
+	assert_int_equal(mkdir(s->elsewhere, 0755), 0);
+}
+
+static void a_name_that_leaves_no_room_for_a_suffix_goes_too(void **state)
+{
+	const struct site *s = *state;
+	char name[256];
+	dirs(s);
+	memset(name, 'n', 255);
+	name[255] = 0;
+	AUTO_FREE char *rel = file_join("inbox", name);
+	AUTO_FREE char *path = file_join(s->dir, rel);
+	int fd = open(path, O_WRONLY | O_CREAT, 0644);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(look(s, NULL, INBOX_REFUSED).files, 1);
+	assert_int_equal(look(s, NULL, INBOX_REFUSED).files, 0);
+}
+
+static void a_decision_that_there_is_not_is_none(void **state)
+{
+	static const char *const texts[] = { "{\"decision\":\"approved\"}", "{}", "[]", "\"approve\"", "{\"decision\":7}" };
+	const struct site *s = *state;
+	AUTO_FREE char *name = mem_printf("gates/%s.decision", s->gate);
+	dirs(s);
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		struct js *winner = NULL;
+		struct settler w = { .site = s, .number = 1 };
+		put(s, name, texts[i], OLD_S);
+		assert_int_equal(gatefile_decision(s->dir, s->gate, &winner, NULL), ERR_INVALID);
+		assert_null(winner);
+		settle(&w);
+		assert_int_equal(w.rc, ERR_INVALID);
+	}
+}
+
 static void what_editors_leave_is_passed_over_however_much_it_is(void **state)
 {
 	const struct site *s = *state;
@@ -428,6 +478,9 @@ int main(void)
 		ON_SITE(directories_that_are_links_are_not_followed),
 		ON_SITE(a_decision_that_is_a_link_is_not_read),
 		ON_SITE(each_file_gets_its_fate),
+		ON_SITE(a_decision_that_there_is_not_is_none),
+		ON_SITE(nothing_is_moved_through_a_link),
+		ON_SITE(a_name_that_leaves_no_room_for_a_suffix_goes_too),
 		ON_SITE(what_editors_leave_is_passed_over_however_much_it_is),
 		ON_SITE(in_one_scan_so_many_are_looked_at_and_no_more),
 		ON_SITE(links_pipes_and_giants_are_problems_not_read),

@@ -1,0 +1,297 @@
+"""The human in the loop at its seams: what was told twice, struck twice, refused in vain, or came in the wrong moment."""
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+
+import pytest
+from e2e_site import CODEX, TERMINAL, is_alive, wait_for
+
+SCENARIOS = """
+  - match: "[scenario touch]"
+    steps:
+      - shell: "echo made >> made.txt"
+      - final: "It is decided."
+  - match: "[scenario any]"
+    steps:
+      - ask: {tool: askuser, arguments: {question: "Which one?", options: [first, second]}}
+      - final: "It went on."
+"""
+SITE = {"scenarios": SCENARIOS}
+ALWAYS = {"ask": "always"}
+ASK = """echo '{"status": "blocked", "summary": "A question.", "questions": ["Which colour?"]}' > "$SIGNALBOX_FINAL" """
+needs_codex = pytest.mark.skipif(not CODEX.exists(), reason="Codex is not installed")
+
+
+def ended(site, task):
+    def over():
+        t = site.task(task)
+        return t if t["status"] in TERMINAL else None
+    wait_for(f"the end of {task}", over)
+    return site.wait(task)
+
+
+def open_gate(site, task, other_than=()):
+    def there():
+        assert site.task(task)["status"] not in TERMINAL, site.story(task)
+        found = [g for g in site.get(f"/v1/gates?state=blocked&task={task}")["data"] if g["id"] not in other_than]
+        return found[0] if found else None
+    return wait_for(f"a gate of {task}", there)
+
+
+def decide(site, gate, decision="approve", **more):
+    return site.call("POST", f"/v1/gates/{gate['id']}/decision", {"decision": decision, **more})
+
+
+def say(site, task, text, **more):
+    return site.call("POST", f"/v1/tasks/{task}/messages", {"text": text, **more})
+
+
+def runner_pid(site, task, n=1):
+    path = site.run_dir(task, n) / "runner.json"
+    return wait_for("the runner", lambda: json.loads(path.read_text())["pid"] if path.exists() else None)
+
+
+def change(site, sql, *args):
+    """The database while no server has it."""
+    with contextlib.closing(sqlite3.connect(site.data / "signalbox.db")) as db, db:
+        db.execute(sql, *args)
+    site.own(site.data) if site.user else None
+
+
+def decider_looked(site, task):
+    """A decision file that came later than all else was found: those that were there before have had their look."""
+    other = site.submit(ASK)
+    gate = open_gate(site, other)
+    (site.directory(other) / "inbox" / f"{gate['id']}.yaml").write_text("decision: reject\n")
+    wait_for("the other file", lambda: site.get(f"/v1/gates/{gate['id']}")["state"] == "rejected")
+
+
+# --- messages
+
+def test_a_message_that_is_sent_again_does_not_answer_the_next_question(site):
+    task = site.submit(ASK)
+    first = open_gate(site, task)
+    assert say(site, task, ASK, id="m-1")[0] == 202
+    second = open_gate(site, task, [first["id"]])
+    wait_for("the run's end", lambda: site.task(task)["run"]["ended_at"])
+    status, again = say(site, task, ASK, id="m-1")
+    assert status == 202 and again["message"]["n"] == 1
+    assert say(site, task, "another text", id="m-1")[0] == 422
+    assert not (site.directory(task) / "gates" / f"{second['id']}.decision").exists()
+    assert site.get(f"/v1/gates/{second['id']}")["state"] == "blocked"
+
+
+def test_messages_that_an_interrupted_run_left_come_before_later_ones(site):
+    task = site.submit("until [ -e ~/go ]; do sleep 0.05; done")
+    wait_for("its start", lambda: site.events(task, "run.started"))
+    assert say(site, task, "echo one >> said.txt", queue=True)[0] == 202
+    assert site.call("POST", f"/v1/tasks/{task}/interrupt", {})[0] == 202
+    assert ended(site, task)["status"] == "CANCELED", site.story(task)
+    assert say(site, task, "echo two >> said.txt")[0] == 202
+    wait_for("all that was said", lambda: site.task(task)["status"] == "DONE")
+    assert [e["data"]["text"] for e in site.events(task, "task.turn")] == ["echo one >> said.txt\n\necho two >> said.txt"]
+    assert site.task(task)["run_n"] == 2
+
+
+def test_a_task_that_was_asked_to_end_begins_no_further_turn(new_site):
+    site = new_site()
+    task = site.submit("until [ -e ~/go ]; do sleep 0.05; done")
+    wait_for("its start", lambda: site.events(task, "run.started"))
+    runner = runner_pid(site, task)
+    assert say(site, task, "echo more > more.txt", queue=True)[0] == 202
+    site.kill_server()
+    site.release(task)
+    wait_for("the end of the run", lambda: not is_alive(runner))
+    change(site, "UPDATE tasks SET cancel_asked=1 WHERE id=?", (task,))  # acknowledged, when the run had just ended
+    site.start_server()
+    ended(site, task)
+    assert site.events(task, "task.turn") == [] and site.task(task)["run_n"] == 1
+
+
+@needs_codex
+def test_many_long_messages_do_not_make_a_runner_deaf(site):
+    text = "x" * 250000
+    task = site.submit("[scenario touch]", agent="codex", approvals=ALWAYS)
+    open_gate(site, task)
+    runner = runner_pid(site, task)
+    os.kill(runner, signal.SIGSTOP)
+    try:
+        for _ in range(24):
+            assert say(site, task, text)[0] == 202
+        assert site.call("POST", f"/v1/tasks/{task}/cancel", {})[0] == 202
+    finally:
+        os.kill(runner, signal.SIGCONT)
+    assert ended(site, task)["status"] == "CANCELED", site.story(task)
+
+
+# --- struck twice
+
+@needs_codex
+def test_a_decision_outlives_the_second_run_that_dies_too(new_site):
+    site = new_site(scenarios=SCENARIOS)
+    task = site.submit("[scenario touch]", agent="codex", approvals=ALWAYS)
+    gate = open_gate(site, task)
+    runner = runner_pid(site, task)
+    os.kill(runner, signal.SIGSTOP)
+    assert decide(site, gate)[0] == 200
+    os.kill(runner, signal.SIGKILL)
+    os.kill(runner_pid(site, task, 2), signal.SIGKILL)
+    end = ended(site, task)
+    assert end["status"] == "DONE", site.story(task)
+    assert site.get(f"/v1/gates/{gate['id']}")["delivered_at"]
+
+
+AGENT = r"""
+import json, os, pathlib, sys
+count = pathlib.Path.home() / "starts"
+start = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(start))
+def send(**o):
+    print(json.dumps({"jsonrpc": "2.0", **o}), flush=True)
+for line in sys.stdin:
+    said = json.loads(line)
+    method = said.get("method")
+    if method == "initialize":
+        send(id=said["id"], result={"protocolVersion": 1, "agentCapabilities": {"loadSession": True}})
+    elif method in ("session/new", "session/load"):
+        if start == 2:
+            os._exit(1)  # it has spoken, and heard nothing of its task
+        send(id=said["id"], result={"sessionId": "s1"})
+    elif method == "session/prompt" and start == 1:
+        options = [{"optionId": "y", "name": "Yes", "kind": "allow_once"}, {"optionId": "n", "name": "No", "kind": "reject_once"}]
+        call = {"toolCallId": "c1", "title": "make test", "kind": "execute", "rawInput": {"command": "make test"}}
+        send(id=900, method="session/request_permission", params={"sessionId": "s1", "toolCall": call, "options": options})
+    elif method == "session/prompt":
+        told = "approved: do it" in json.dumps(said["params"]["prompt"])
+        text = {"type": "text", "text": "It was told." if told else "It was not told."}
+        send(method="session/update", params={"sessionId": "s1", "update": {"sessionUpdate": "agent_message_chunk", "content": text}})
+        send(id=said["id"], result={"stopReason": "end_turn"})
+"""
+
+
+def test_an_agent_that_dies_before_it_heard_its_task_has_not_got_the_decision(new_site):
+    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", AGENT]}}})
+    task = site.submit("Work.", agent="own", approvals=ALWAYS)
+    gate = open_gate(site, task)
+    runner = runner_pid(site, task)
+    os.kill(runner, signal.SIGSTOP)
+    assert decide(site, gate)[0] == 200
+    os.kill(runner, signal.SIGKILL)
+    end = ended(site, task)
+    assert end["status"] == "DONE" and end["result"]["summary"] == "It was told.", site.story(task)
+    assert [e["run"] for e in site.events(task, "gate.delivered")] == [3], site.story(task)
+
+
+def test_a_message_after_a_death_does_not_drop_what_was_decided_before(new_site):
+    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", AGENT.replace("start == 2", "False").replace(
+        'send(id=900,', 'send(id=901, method="session/request_permission", params={"sessionId": "s1", "toolCall": {**call, "toolCallId": "c2", "title": "other"}, "options": options}); send(id=900,')]}}})
+    task = site.submit("Work.", agent="own", approvals=ALWAYS)
+    wait_for("both gates", lambda: len(site.get(f"/v1/gates?state=blocked&task={task}")["data"]) == 2)
+    gate = open_gate(site, task)
+    runner = runner_pid(site, task)
+    os.kill(runner, signal.SIGSTOP)
+    assert decide(site, gate)[0] == 200
+    os.kill(runner, signal.SIGKILL)
+    wait_for("its end", lambda: site.task(task)["run"]["ended_at"])
+    assert site.task(task)["status"] == "WAITING", site.story(task)
+    assert say(site, task, "As you like.")[0] == 202
+    end = ended(site, task)
+    assert end["status"] == "DONE" and end["result"]["summary"] == "It was told.", site.story(task)
+    assert site.get(f"/v1/gates/{gate['id']}")["delivered_at"]
+
+
+# --- by a person's wish
+
+@needs_codex
+def test_after_an_abort_a_retry_asks_again(site):
+    task = site.submit("[scenario touch]", agent="codex", approvals=ALWAYS)
+    first = open_gate(site, task)
+    assert decide(site, first, "abort")[0] == 200
+    assert ended(site, task)["status"] == "CANCELED", site.story(task)
+    assert site.call("POST", f"/v1/tasks/{task}/retry", {})[0] == 202
+    assert decide(site, open_gate(site, task, [first["id"]]))[0] == 200
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+
+
+@needs_codex
+def test_an_interrupt_closes_the_open_gate(site):
+    task = site.submit("[scenario touch]", agent="codex", approvals=ALWAYS)
+    gate = open_gate(site, task)
+    assert site.call("POST", f"/v1/tasks/{task}/interrupt", {})[0] == 202
+    end = ended(site, task)
+    assert (end["status"], end["reason"]) == ("CANCELED", "interrupted"), site.story(task)
+    assert site.get(f"/v1/gates/{gate['id']}")["state"] == "canceled"
+
+
+# --- files
+
+@needs_codex
+@pytest.mark.parametrize("by", ["file", "deadline"])
+def test_a_decision_that_could_not_be_written_is_tried_again(new_site, by):
+    site = new_site(scenarios=SCENARIOS)
+    approvals = ALWAYS if by == "file" else {"ask": "always", "deadline": "2s", "at_deadline": "reject"}
+    task = site.submit("[scenario touch]", agent="codex", approvals=approvals)
+    gate = open_gate(site, task)
+    gates, inbox = site.directory(task) / "gates", site.directory(task) / "inbox"
+    runner = runner_pid(site, task)
+    site.kill_server()
+    gates.rename(gates.with_name("gates.away"))
+    if by == "file":
+        (inbox / f"{gate['id']}.yaml").write_text("decision: approve\n")
+    log = site.run_dir(task) / "runtime/runner.log"
+    wait_for("the failure", lambda: f"gate {gate['id']}" in log.read_text())
+    gates.with_name("gates.away").rename(gates)
+    wait_for("the decision", (gates / f"{gate['id']}.decision").exists)
+    wait_for("its end", lambda: not is_alive(runner))
+    site.start_server()
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+    assert site.get(f"/v1/gates/{gate['id']}")["state"] == ("approved" if by == "file" else "expired")
+
+
+@needs_codex
+def test_a_file_that_is_no_decision_settles_nothing_and_ends_nothing(site):
+    task = site.submit("[scenario touch]", agent="codex", approvals={"ask": "always", "deadline": "2s", "at_deadline": "reject"})
+    gate = open_gate(site, task)
+    decision = site.directory(task) / "gates" / f"{gate['id']}.decision"
+    decision.write_text('{"decision": "approved"}\n')
+    log = site.run_dir(task) / "runtime/runner.log"
+    wait_for("the warning", lambda: f"gate {gate['id']}" in log.read_text())
+    decision.unlink()
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+    assert site.get(f"/v1/gates/{gate['id']}")["state"] == "expired"
+
+
+def test_a_file_with_a_long_name_is_refused_once(site):
+    task = site.submit(ASK)
+    open_gate(site, task)
+    inbox = site.directory(task) / "inbox"
+    (inbox / ("n" * 250)).write_text("x")
+    wait_for("the refusal", lambda: site.events(task, "inbox.refused"))
+    decider_looked(site, task)
+    assert len(site.events(task, "inbox.refused")) == 1
+    assert not (inbox / ("n" * 250)).exists()
+
+
+def test_the_last_of_many_waiting_tasks_is_looked_after_too(new_site):
+    site = new_site(model=False)
+    task = site.submit(ASK)
+    gate = open_gate(site, task)
+    wait_for("the run's end", lambda: site.task(task)["run"]["ended_at"])
+    site.kill_server()
+    with contextlib.closing(sqlite3.connect(site.data / "signalbox.db")) as db, db:
+        kept = ",".join(c[1] for c in db.execute("PRAGMA table_info(tasks)") if c[1] not in ("id", "name"))
+        of_run = ",".join(c[1] for c in db.execute("PRAGMA table_info(runs)") if c[1] not in ("id", "task"))
+        for i in range(600):  # older ones, which wait as well
+            id = f"01a{i:023d}"
+            db.execute(f"INSERT INTO tasks(id,{kept}) SELECT ?, {kept} FROM tasks WHERE id=?", (id, task))
+            db.execute(f"INSERT INTO runs(id,task,{of_run}) SELECT ?, ?, {of_run} FROM runs WHERE task=?", (f"{id}.main.1", id, task))
+    site.own(site.data) if site.user else None
+    site.start_server()
+    (site.directory(task) / "inbox" / f"{gate['id']}.yaml").write_text("decision: reject\n")
+    wait_for("the decision", lambda: site.get(f"/v1/gates/{gate['id']}")["state"] == "rejected")
+    site.kill_server()
+    change(site, "DELETE FROM tasks WHERE id LIKE '01a0%'")
+    change(site, "DELETE FROM runs WHERE id LIKE '01a0%'")
+    site.start_server()

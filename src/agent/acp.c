@@ -1,7 +1,7 @@
 /* Adapter `acp`: any agent that speaks the Agent Client Protocol on its stdin and stdout; `codex-acp` and `claude-acp` are those that we know where to find.
  * The protocol has no schema for a final answer: it is asked for in the prompt, and plain text counts as success, with a warning. */
 #include "agent/acp.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -57,7 +57,7 @@ static void settle(struct acp *c)
 static void give_up(struct acp *c, const char *reason, const char *what, const char *why)
 {
 	AUTO_FREE char *text = mem_printf("%s: %s", what, why);
-	codex_tell_turn(c->agent, "failed", NULL, text);
+	tell_turn(c->agent, "failed", NULL, text);
 	agent_fail(c->agent, text);
 	c->reason = reason;
 	settle(c);
@@ -69,7 +69,7 @@ static bool broke_while_asking(struct acp *c, const char *why)
 {
 	if (!c->ask_count || c->interrupting || c->aborted)
 		return false;
-	codex_tell_error(c->agent, why, false);
+	tell_error(c->agent, why, false);
 	acp_asks_release(c);
 	rpc_drop(&c->rpc, "the agent broke before it took it");
 	acp_tools_release(c);
@@ -101,7 +101,7 @@ static void turn_failed(struct acp *c, const char *stop, const struct js *usage)
 	AUTO_FREE char *text = interrupted ? mem_strdup(c->aborted ? "a person ended the turn instead of allowing what the agent asked for" :
 					      c->interrupting ? "the turn was interrupted" : "the agent ended its turn early")
 					   : mem_printf("the agent stopped: %s", stop);
-	codex_tell_turn(c->agent, interrupted ? "interrupted" : "failed", usage, text);
+	tell_turn(c->agent, interrupted ? "interrupted" : "failed", usage, text);
 	agent_fail(c->agent, text);
 	c->reason = interrupted ? "interrupted" : NULL;
 }
@@ -136,13 +136,13 @@ static void on_prompted(struct agent *a, const struct rpc_call *call UNUSED, con
 		give_up(c, NULL, "The agent could not go on", refused);
 		return;
 	} else if (c->broken) {
-		AUTO_FREE char *words = codex_plain_words(a->last_message ? a->last_message : "its model failed");
+		AUTO_FREE char *words = tell_plain_words(a->last_message ? a->last_message : "its model failed");
 		if (broke_while_asking(c, words))
 			return;
 		give_up(c, NULL, "The agent could not go on", words);
 		return;
 	} else if (str_eq(stop, "end_turn"))
-		codex_tell_turn(a, "completed", usage, NULL);
+		tell_turn(a, "completed", usage, NULL);
 	else
 		turn_failed(c, stop, usage);
 	settle(c);
@@ -228,7 +228,7 @@ static void on_session(struct agent *a, const struct rpc_call *call, const struc
 	}
 	free(c->session);
 	c->session = mem_strdup(id);
-	codex_tell_session(a, id);
+	tell_session(a, id);
 	begin_turn(c);
 }
 
@@ -239,7 +239,7 @@ static void begin_session(struct acp *c)
 	js_set_str(params, "cwd", ACP_WORKSPACE);
 	js_set(params, "mcpServers", js_array());
 	if (resumed && !c->can_load && !c->can_resume) {
-		codex_tell_warning(c->agent, "this agent cannot go on with an earlier session: it begins anew");
+		tell_warning(c->agent, "this agent cannot go on with an earlier session: it begins anew");
 		resumed = NULL;
 	}
 	js_set_str(params, "sessionId", resumed);
@@ -383,7 +383,7 @@ static void acp_finish(struct agent *a, int exit_status, const char *stderr_tail
 	AUTO_FREE char *object = object_in(o->text);
 	o->final = object ? agent_final_parse(object, strlen(object), NULL) : NULL;
 	if (!o->final) {
-		codex_tell_warning(a, "the agent gave its final answer as plain text: that counts as success");
+		tell_warning(a, "the agent gave its final answer as plain text: that counts as success");
 		o->final = plain_final(o->text);
 	}
 	agent_outcome_of_final(o);

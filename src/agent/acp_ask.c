@@ -1,6 +1,6 @@
 /* What an agent asks: leave for a tool call, or a form that a person fills in. */
 #include "agent/acp.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "agent/show.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
@@ -264,7 +264,7 @@ static void refuse(struct acp *c, const struct js *id, const char *method, const
 {
 	AUTO_FREE char *text = mem_printf("the agent's %s was refused: %s", method, why);
 	rpc_refuse(&c->rpc, id, RPC_BAD_REQUEST, why);
-	codex_tell_warning(c->agent, text);
+	tell_warning(c->agent, text);
 }
 
 bool acp_is_asking(const struct acp *c)
@@ -324,11 +324,11 @@ bool acp_request(struct agent *a, const char *method, const struct js *id, const
 	acp_text_flush(c);
 	if (!permission && !form) {
 		AUTO_FREE char *text = mem_printf("the agent asked for %.80s, which was refused: Signalbox knows no such request", method);
-		codex_tell_warning(a, text);
+		tell_warning(a, text);
 		return false;
 	}
 	if (ask_find(c, NULL, id))
-		codex_tell_warning(a, "the agent used the id of a request again that is still open: it was ignored");
+		tell_warning(a, "the agent used the id of a request again that is still open: it was ignored");
 	else if (!c->prompting || a->settled)
 		refuse(c, id, method, "no turn is running");
 	else if (c->ask_count == ACP_ASKS_MAX)

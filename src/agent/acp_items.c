@@ -1,6 +1,6 @@
 /* session/update: pieces of messages and thoughts, tool calls that change as they go, the plan.  What an agent leaves out is left out here. */
 #include "agent/acp.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -16,9 +16,9 @@ void acp_text_flush(struct acp *c)
 	const char *text = strbuf_str(&c->text);
 	text += strspn(text, "\n");
 	if (*text && c->is_thought)
-		codex_tell_reasoning(c->agent, text);
+		tell_reasoning(c->agent, text);
 	else if (*text)
-		codex_tell_message(c->agent, c->text_id, text);
+		tell_message(c->agent, c->text_id, text);
 	strbuf_reset(&c->text);
 	free(c->text_id);
 	c->text_id = NULL;
@@ -149,7 +149,7 @@ void acp_tools_release(struct acp *c)
 	refresh_open_command(c);
 }
 
-static void tell_tool(struct acp *c, const struct acp_tool *t, const char *status, const char *result)
+static void on_acp_tool(struct acp *c, const struct acp_tool *t, const char *status, const char *result)
 {
 	static const char *const keys[] = { "id", "tool", "tool_kind", "arguments", "result", "status", NULL };
 	AUTO_JS struct js *o = js_object();
@@ -159,7 +159,7 @@ static void tell_tool(struct acp *c, const struct acp_tool *t, const char *statu
 	js_set(o, "arguments", t->input ? js_ref(t->input) : js_null());
 	js_set_str(o, "result", result);
 	js_set_str(o, "status", status);
-	codex_tell_tool(c->agent, "tool_call", o, keys, status != NULL);
+	tell_tool(c->agent, "tool_call", o, keys, status != NULL);
 }
 
 static void tell_start(struct acp *c, struct acp_tool *t)
@@ -168,9 +168,9 @@ static void tell_start(struct acp *c, struct acp_tool *t)
 		return;
 	t->told = true;
 	if (is_kind(t, "execute"))
-		codex_tell_command_started(c->agent, t->id, acp_tool_command(t));
+		tell_command_started(c->agent, t->id, acp_tool_command(t));
 	else if (!is_kind(t, "edit"))
-		tell_tool(c, t, NULL, NULL);
+		on_acp_tool(c, t, NULL, NULL);
 }
 
 void acp_tool_asked(struct acp *c, const char *id, bool asked, bool goes_on)
@@ -221,7 +221,7 @@ static void command_ends(struct acp *c, struct acp_tool *t, const char *status, 
 	}
 	if (!t->refused)
 		tell_start(c, t);
-	codex_tell_command_finished(c->agent, t->id, acp_tool_command(t), t->refused ? "declined" : status, t->refused ? NULL : code, t->refused ? "" : text);
+	tell_command_finished(c->agent, t->id, acp_tool_command(t), t->refused ? "declined" : status, t->refused ? NULL : code, t->refused ? "" : text);
 }
 
 static void edit_ends(struct acp *c, const struct acp_tool *t, const char *status)
@@ -253,7 +253,7 @@ static void tool_ends(struct acp *c, struct acp_tool *t, const char *status, con
 	} else {
 		tell_start(c, t);
 		add_output(&out, t, update);
-		tell_tool(c, t, t->refused ? "declined" : status, strbuf_str(&out));
+		on_acp_tool(c, t, t->refused ? "declined" : status, strbuf_str(&out));
 	}
 	tool_remove(c, t);
 	refresh_open_command(c);

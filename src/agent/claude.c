@@ -3,7 +3,7 @@
  * model with the next tool's result; --json-schema adds a tool for the final answer and checks it; the process ends when stdin does. */
 #include "agent/claude.h"
 #include "agent/claude_home.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "agent/find.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -266,7 +266,7 @@ static void on_result(struct claude *c, const struct js *line)
 		js_free(c->final);
 		c->final = js_ref(js_get(line, "structured_output"));
 	}
-	codex_tell_turn(c->agent, interrupted ? "interrupted" : failed ? "failed" : "completed", usage, words);
+	tell_turn(c->agent, interrupted ? "interrupted" : failed ? "failed" : "completed", usage, words);
 	if (failed) {
 		agent_fail(c->agent, words);
 		c->reason = interrupted ? "interrupted" : strstr(words, "No conversation found") ? "session_lost" : NULL;
@@ -281,9 +281,9 @@ static void on_init(struct claude *c, const struct js *line)
 {
 	const char *session = js_str(line, "session_id"), *version = js_str(line, "claude_code_version");
 	if (session && !str_eq(session, c->agent->session_id))
-		codex_tell_session(c->agent, session);
+		tell_session(c->agent, session);
 	if (version && !find_version_is_at_least(version, CLAUDE_MAJOR, CLAUDE_MINOR))
-		codex_tell_warning(c->agent, "this Claude Code is older than those that Signalbox was tried with");
+		tell_warning(c->agent, "this Claude Code is older than those that Signalbox was tried with");
 	agent_set_progress(c->agent, "working");
 }
 
@@ -295,7 +295,7 @@ static void on_system(struct claude *c, const struct js *line)
 	else if (str_eq(subtype, "task_started"))
 		claude_task(c, line);
 	else if (str_eq(subtype, "api_retry"))
-		codex_tell_error(c->agent, js_str_or(line, "error", "the model did not answer"), true);
+		tell_error(c->agent, js_str_or(line, "error", "the model did not answer"), true);
 }
 
 static bool dispatch(struct claude *c, const struct js *line)
@@ -328,7 +328,7 @@ static void end_cut(struct claude *c, const char *line, size_t len)
 	for (size_t i = 0; i < ARRAY_SIZE(heads) && len >= AGENT_LINE_MAX && !c->agent->settled; i++)
 		if (memcmp(line, heads[i], strlen(heads[i])) == 0) {
 			agent_fail(c->agent, "Claude Code's result is longer than Signalbox reads");
-			codex_tell_turn(c->agent, "failed", NULL, c->agent->error);
+			tell_turn(c->agent, "failed", NULL, c->agent->error);
 			settle(c);
 		}
 }

@@ -1,6 +1,6 @@
 /* can_use_tool: Claude Code waits for each answer for ever and forgets it with its process.  What is asked is asked once and answered once. */
 #include "agent/claude.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "agent/show.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
@@ -30,7 +30,7 @@ static void refuse(struct claude *c, const char *request, const char *what, cons
 {
 	AUTO_FREE char *text = mem_printf("Claude Code's request %s was refused: %s", what, why);
 	control_reply(c, request, "error", "error", js_string(why));
-	codex_tell_warning(c->agent, text);
+	tell_warning(c->agent, text);
 }
 
 static struct js *allow(const struct js *input)
@@ -228,7 +228,7 @@ static void can_use_tool(struct claude *c, const char *request, const struct js 
 	const char *tool = js_str(rq, "tool_name"), *kind = kind_of(tool);
 	AUTO_JS struct js *data = js_object();
 	if (ask_find(c, request))
-		codex_tell_warning(c->agent, "Claude Code used the id of a request again that is still open: it was ignored");
+		tell_warning(c->agent, "Claude Code used the id of a request again that is still open: it was ignored");
 	else if (c->agent->settled)
 		refuse(c, request, "can_use_tool", "no turn is running");
 	else if (!tool || js_type(js_get(rq, "input")) != JS_OBJECT)
@@ -249,7 +249,7 @@ void claude_control(struct claude *c, const struct js *line)
 	const struct js *rq = js_get(line, "request");
 	const char *subtype = js_str_or(rq, "subtype", "?");
 	if (!request)
-		codex_tell_warning(c->agent, "Claude Code made a request without an id: it was ignored");
+		tell_warning(c->agent, "Claude Code made a request without an id: it was ignored");
 	else if (str_eq(subtype, "can_use_tool"))
 		can_use_tool(c, request, rq);
 	else

@@ -1,6 +1,6 @@
 /* What Claude Code says and does: an assistant message has one block a line; a tool begins in one and ends in a user message that carries its result. */
 #include "agent/claude.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -39,7 +39,7 @@ static void refresh_open_command(struct claude *c)
 			c->agent->open_command = mem_strdup(command_of(&c->tools[i]));
 }
 
-static void tell_tool(struct claude *c, const struct claude_tool *t, const struct js *result, bool failed)
+static void on_claude_tool(struct claude *c, const struct claude_tool *t, const struct js *result, bool failed)
 {
 	static const char *const keys[] = { "id", "tool", "arguments", "result", "status", NULL };
 	AUTO_JS struct js *o = js_object();
@@ -50,7 +50,7 @@ static void tell_tool(struct claude *c, const struct claude_tool *t, const struc
 		js_set(o, "result", js_ref(result));
 		js_set_str(o, "status", failed ? "failed" : "completed");
 	}
-	codex_tell_tool(c->agent, str_starts(t->name, "mcp__") ? "mcp_tool_call" : "tool_call", o, keys, result != NULL);
+	tell_tool(c->agent, str_starts(t->name, "mcp__") ? "mcp_tool_call" : "tool_call", o, keys, result != NULL);
 }
 
 static bool is_edit(const struct claude_tool *t)
@@ -74,9 +74,9 @@ static void tell_start(struct claude *c, struct claude_tool *t)
 		return;
 	t->told = true;
 	if (is_command(t))
-		codex_tell_command_started(c->agent, t->id, command_of(t));
+		tell_command_started(c->agent, t->id, command_of(t));
 	else if (!is_silent(t))
-		tell_tool(c, t, NULL, false);
+		on_claude_tool(c, t, NULL, false);
 }
 
 static void tool_remove(struct claude *c, struct claude_tool *t)
@@ -174,7 +174,7 @@ static void command_ends(struct claude *c, struct claude_tool *t, const char *te
 	const char *output = failed && code && strchr(text, '\n') ? strchr(text, '\n') + 1 : text;
 	if (!declined)
 		tell_start(c, t);
-	codex_tell_command_finished(c->agent, t->id, command_of(t), declined ? "declined" : failed ? "failed" : "completed", code, declined ? "" : output);
+	tell_command_finished(c->agent, t->id, command_of(t), declined ? "declined" : failed ? "failed" : "completed", code, declined ? "" : output);
 }
 
 static void seen(struct claude *c, const char *path)
@@ -216,7 +216,7 @@ static void tool_ends(struct claude *c, const struct js *block, const struct js 
 	else if (str_eq(t->name, "TodoWrite") && !failed)
 		take_todos(c, js_get(t->input, "todos"));
 	else if (!is_silent(t))
-		tell_tool(c, t, said, failed);
+		on_claude_tool(c, t, said, failed);
 	if (str_eq(t->name, "Read") && !failed)
 		seen(c, js_str(t->input, "file_path"));
 	tool_remove(c, t);
@@ -235,9 +235,9 @@ void claude_assistant(struct claude *c, const struct js *line)
 		if (str_eq(type, "tool_use"))
 			tool_begins(c, block);
 		else if (own && str_eq(type, "text") && !str_empty(js_str(block, "text")))
-			codex_tell_message(c->agent, NULL, js_str(block, "text"));
+			tell_message(c->agent, NULL, js_str(block, "text"));
 		else if (own && str_eq(type, "thinking") && !str_empty(js_str(block, "thinking")))
-			codex_tell_reasoning(c->agent, js_str(block, "thinking"));
+			tell_reasoning(c->agent, js_str(block, "thinking"));
 	}
 }
 

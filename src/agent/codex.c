@@ -3,7 +3,7 @@
  * A request waits for its answer as long as it takes. */
 #include "agent/codex.h"
 #include "agent/codex_ask.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "agent/codex_home.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -82,7 +82,7 @@ static void settle(struct codex *c)
 static void give_up(struct codex *c, const char *reason, const char *what, const char *why)
 {
 	AUTO_FREE char *text = mem_printf("%s: %s", what, why);
-	codex_tell_turn(c->agent, "failed", NULL, text);
+	tell_turn(c->agent, "failed", NULL, text);
 	agent_fail(c->agent, text);
 	c->reason = reason;
 	settle(c);
@@ -155,7 +155,7 @@ static void on_thread(struct codex *c, const struct codex_call *call, const stru
 	}
 	free(c->thread);
 	c->thread = mem_strdup(id);
-	codex_tell_session(c->agent, id);
+	tell_session(c->agent, id);
 	if (c->interrupting) {
 		give_up(c, "interrupted", "The turn was interrupted", "it had not begun");
 		return;
@@ -230,7 +230,7 @@ static void on_steered(struct codex *c, const struct codex_call *call, const str
 	if (call->message)
 		c->agent->sink.said(c->agent->sink.ctx, call->message, refused);
 	else if (refused)
-		codex_tell_warning(c->agent, refused);
+		tell_warning(c->agent, refused);
 }
 
 void codex_steer(struct codex *c, const char *message_id, const char *text)
@@ -281,8 +281,8 @@ static void turn_failed(struct codex *c, const char *status, const struct js *er
 	bool interrupted = str_eq(status, "interrupted");
 	const char *otherwise = !interrupted ? "the turn failed" : c->aborted ? "a person ended the turn instead of granting what the agent asked for"
 		: c->interrupting ? "the turn was interrupted" : "Codex ended its turn early";
-	AUTO_FREE char *text = codex_plain_words(js_str_or(error, "message", otherwise));
-	codex_tell_turn(c->agent, interrupted ? "interrupted" : "failed", c->usage, text);
+	AUTO_FREE char *text = tell_plain_words(js_str_or(error, "message", otherwise));
+	tell_turn(c->agent, interrupted ? "interrupted" : "failed", c->usage, text);
 	agent_fail(c->agent, text);
 	c->reason = interrupted ? "interrupted" : NULL;
 }
@@ -291,7 +291,7 @@ void codex_turn_completed(struct codex *c, const struct js *turn)
 {
 	const char *status = js_str_or(turn, "status", "failed");
 	if (str_eq(status, "completed"))
-		codex_tell_turn(c->agent, status, c->usage, NULL);
+		tell_turn(c->agent, status, c->usage, NULL);
 	else
 		turn_failed(c, status, js_get(turn, "error"));
 	settle(c);

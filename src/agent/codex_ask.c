@@ -1,7 +1,7 @@
 /* The server's requests that a person decides.  Codex waits for each for ever and forgets them with its process: they are told at once, and
  * answered exactly once. */
 #include "agent/codex_ask.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -218,7 +218,7 @@ static void refuse_and_tell(struct codex *c, const char *method, const struct js
 {
 	AUTO_FREE char *text = mem_printf("Codex's %s was refused: %s", method, why);
 	codex_refuse(c, id, why);
-	codex_tell_warning(c->agent, text);
+	tell_warning(c->agent, text);
 }
 
 /* A tool of ours that is called wrongly tells the model so. */
@@ -246,7 +246,7 @@ bool codex_ask(struct codex *c, const char *method, const struct js *id, const s
 		return false;
 	AUTO_JS struct js *data = js_object();
 	if (ask_find(c, NULL, id))
-		codex_tell_warning(c->agent, "Codex used the id of a request again that is still open: it was ignored");
+		tell_warning(c->agent, "Codex used the id of a request again that is still open: it was ignored");
 	else if (!c->turn || c->agent->settled)
 		refuse_and_tell(c, method, id, "no turn is running");
 	else if (tool_refused(c, method, id, params))

@@ -1,7 +1,7 @@
 /* Adapter `codex-exec`: the real Codex CLI through `codex exec --json`.  Facts (0.169): one JSON object a line; the turn is over at
  * turn.completed or turn.failed although the process may linger; --output-schema is not checked against the reply; a null exit_code on a
  * completed command means unknown; a refused start (bad config, bad resume id) gives no JSON at all. */
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "agent/codex_home.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -52,21 +52,21 @@ static void on_command(struct agent *a, const struct js *item, bool done)
 	free(a->open_command);
 	a->open_command = done ? NULL : mem_strdup(command);
 	if (done)
-		codex_tell_command_finished(a, id, command, js_str(item, "status"), js_get(item, "exit_code"), js_str_or(item, "aggregated_output", ""));
+		tell_command_finished(a, id, command, js_str(item, "status"), js_get(item, "exit_code"), js_str_or(item, "aggregated_output", ""));
 	else
-		codex_tell_command_started(a, id, command);
+		tell_command_started(a, id, command);
 }
 
 static void on_message(struct agent *a, const struct js *item, bool done)
 {
 	if (done)
-		codex_tell_message(a, NULL, js_str_or(item, "text", ""));
+		tell_message(a, NULL, js_str_or(item, "text", ""));
 }
 
 static void on_reasoning(struct agent *a, const struct js *item, bool done)
 {
 	if (done)
-		codex_tell_reasoning(a, js_str_or(item, "text", ""));
+		tell_reasoning(a, js_str_or(item, "text", ""));
 }
 
 static void on_file_change(struct agent *a, const struct js *item, bool done)
@@ -98,13 +98,13 @@ static void on_tool(struct agent *a, const struct js *item, bool done)
 {
 	static const char *const keys[] = { "id", "server", "tool", "arguments", "query", "action", "result", "error", "status", "prompt",
 		"agents_states", NULL };
-	codex_tell_tool(a, js_str(item, "type"), item, keys, done);
+	tell_tool(a, js_str(item, "type"), item, keys, done);
 }
 
 static void on_warning(struct agent *a, const struct js *item, bool done)
 {
 	if (done)
-		codex_tell_warning(a, js_str_or(item, "message", ""));
+		tell_warning(a, js_str_or(item, "message", ""));
 }
 
 static const struct {
@@ -138,14 +138,14 @@ static bool on_item(struct agent *a, const char *type, const struct js *item)
 
 static void on_turn_completed(struct agent *a, const struct js *line)
 {
-	codex_tell_turn(a, "completed", js_get(line, "usage"), NULL);
+	tell_turn(a, "completed", js_get(line, "usage"), NULL);
 	a->settled = true;
 }
 
 static void on_turn_failed(struct agent *a, const char *said)
 {
-	AUTO_FREE char *message = codex_plain_words(said);
-	codex_tell_turn(a, "failed", NULL, message);
+	AUTO_FREE char *message = tell_plain_words(said);
+	tell_turn(a, "failed", NULL, message);
 	agent_fail(a, message);
 	a->settled = true;
 }
@@ -156,7 +156,7 @@ static bool dispatch(struct agent *a, const struct js *line)
 	if (str_starts(type, "item."))
 		return on_item(a, type, js_get(line, "item"));
 	if (str_eq(type, "thread.started"))
-		codex_tell_session(a, js_str(line, "thread_id"));
+		tell_session(a, js_str(line, "thread_id"));
 	else if (str_eq(type, "turn.started"))
 		agent_set_progress(a, "working");
 	else if (str_eq(type, "turn.completed"))
@@ -164,7 +164,7 @@ static bool dispatch(struct agent *a, const struct js *line)
 	else if (str_eq(type, "turn.failed"))
 		on_turn_failed(a, js_str_or(js_get(line, "error"), "message", "the turn failed"));
 	else if (str_eq(type, "error"))
-		codex_tell_error(a, js_str_or(line, "message", "an error without words"), false);
+		tell_error(a, js_str_or(line, "message", "an error without words"), false);
 	else
 		return false;
 	return true;

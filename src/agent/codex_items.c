@@ -1,6 +1,6 @@
 /* What Codex tells while it works: items begun and ended, deltas, the plan, usage, errors. */
 #include "agent/codex.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -27,7 +27,7 @@ static struct codex_command *command_find(struct codex *c, const char *item)
 static void command_tell(struct codex *c, struct codex_command *cmd)
 {
 	if (!cmd->told)
-		codex_tell_command_started(c->agent, cmd->item, cmd->text);
+		tell_command_started(c->agent, cmd->item, cmd->text);
 	cmd->told = true;
 }
 
@@ -84,14 +84,14 @@ static void on_command(struct codex *c, const struct js *item, bool done)
 	if (cmd)
 		command_remove(c, cmd);
 	refresh_open_command(c);
-	codex_tell_command_finished(c->agent, js_str(item, "id"), js_str_or(item, "command", ""), str_eq(status, "inProgress") ? "in_progress" : status, code,
+	tell_command_finished(c->agent, js_str(item, "id"), js_str_or(item, "command", ""), str_eq(status, "inProgress") ? "in_progress" : status, code,
 		js_str_or(item, "aggregatedOutput", ""));
 }
 
 static void on_message(struct codex *c, const struct js *item, bool done)
 {
 	if (done)
-		codex_tell_message(c->agent, js_str(item, "id"), js_str_or(item, "text", ""));
+		tell_message(c->agent, js_str(item, "id"), js_str_or(item, "text", ""));
 }
 
 static void add_parts(struct strbuf *out, const struct js *parts)
@@ -107,7 +107,7 @@ static void on_reasoning(struct codex *c, const struct js *item, bool done)
 	add_parts(&text, js_get(item, "summary"));
 	add_parts(&text, js_get(item, "content"));
 	if (done && text.len)
-		codex_tell_reasoning(c->agent, strbuf_str(&text));
+		tell_reasoning(c->agent, strbuf_str(&text));
 }
 
 static struct js *plain_changes(const struct js *changes)
@@ -151,15 +151,15 @@ static void on_file_change(struct codex *c, const struct js *item, bool done)
 static void on_compaction(struct codex *c, const struct js *item UNUSED, bool done)
 {
 	if (done)
-		codex_tell_warning(c->agent, "Codex shortened what it remembers of the conversation");
+		tell_warning(c->agent, "Codex shortened what it remembers of the conversation");
 }
 
 /* What a tool of ours answered is in the record of the gate, and may be a secret: it is not among the members. */
-static void tell_tool(struct codex *c, const char *kind, const struct js *item, bool done)
+static void on_codex_tool(struct codex *c, const char *kind, const struct js *item, bool done)
 {
 	static const char *const keys[] = { "id", "server", "tool", "arguments", "query", "action", "result", "error", "status", "success", "prompt", "agentsStates",
 		"path", "review", NULL };
-	codex_tell_tool(c->agent, kind, item, keys, done);
+	tell_tool(c->agent, kind, item, keys, done);
 }
 
 static void on_nothing(struct codex *c UNUSED, const struct js *item UNUSED, bool done UNUSED)
@@ -197,7 +197,7 @@ static bool on_item(struct codex *c, const struct js *params, bool done)
 		if (!str_eq(items[i].type, js_str(item, "type")))
 			continue;
 		if (items[i].tool)
-			tell_tool(c, items[i].tool, item, done);
+			on_codex_tool(c, items[i].tool, item, done);
 		else
 			items[i].on(c, item, done);
 		return true;
@@ -295,7 +295,7 @@ static bool on_error(struct codex *c, const struct js *params)
 	const struct js *error = js_get(params, "error");
 	const char *message = js_str_or(error, "message", "an error without words"), *details = js_str(error, "additionalDetails");
 	AUTO_FREE char *said = details ? mem_printf("%s: %s", message, details) : mem_strdup(message);
-	codex_tell_error(c->agent, said, js_flag(params, "willRetry", false));
+	tell_error(c->agent, said, js_flag(params, "willRetry", false));
 	return true;
 }
 
@@ -303,7 +303,7 @@ static bool on_warning(struct codex *c, const struct js *params)
 {
 	const char *text = js_str(params, "message") ? js_str(params, "message") : js_str(params, "summary");
 	if (text)
-		codex_tell_warning(c->agent, text);
+		tell_warning(c->agent, text);
 	return text != NULL;
 }
 

@@ -1,7 +1,7 @@
 /* JSON-RPC without its version member, one object a line.  Both sides call: ids of our calls are counted by us, the server's requests have ids
  * of its own.  Whatever a line holds, it is answered, told or kept raw, and nothing grows without a limit. */
 #include "agent/codex.h"
-#include "agent/codex_events.h"
+#include "agent/tell.h"
 #include "agent/rpc.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
@@ -83,7 +83,7 @@ static bool on_reply(struct codex *c, const struct js *line)
 		if (error && call_again(c, &c->calls[i], error))
 			return true;
 		c->calls[i] = c->calls[--c->call_count];
-		AUTO_FREE char *refused = error ? codex_plain_words(js_str_or(error, "message", "an error without words")) : NULL;
+		AUTO_FREE char *refused = error ? tell_plain_words(js_str_or(error, "message", "an error without words")) : NULL;
 		call.done(c, &call, js_get(line, "result"), refused);
 		call_release(&call);
 		return true;
@@ -114,7 +114,7 @@ static void tell_foreign(struct codex *c, const char *method, const char *thread
 		return;
 	c->foreign_told = true;
 	AUTO_FREE char *text = mem_printf("%s for another thread, %s: such are not followed", method, thread);
-	codex_tell_warning(c->agent, text);
+	tell_warning(c->agent, text);
 }
 
 static void on_request(struct codex *c, const char *method, const struct js *id, const struct js *params)
@@ -128,7 +128,7 @@ static void on_request(struct codex *c, const char *method, const struct js *id,
 	}
 	codex_refuse(c, id, why);
 	AUTO_FREE char *text = mem_printf("Codex asked for %s, which was refused: %s", method, why);
-	codex_tell_warning(c->agent, text);
+	tell_warning(c->agent, text);
 }
 
 static bool on_notice(struct codex *c, const char *method, const struct js *params)

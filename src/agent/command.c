@@ -19,8 +19,8 @@ static enum err_code command_check(struct js *agent, const char *codex_path UNUS
 	const struct js *argv = js_get(agent, "command");
 	if (!argv)
 		return ERR_OK;
-	if (js_type(argv) != JS_ARRAY || js_len(argv) == 0 || js_len(argv) > AGENT_ARGS_MAX)
-		return error_set(e, ERR_INVALID, "agent command: expected a list of 1 to %d strings", AGENT_ARGS_MAX);
+	if (js_type(argv) != JS_ARRAY || js_len(argv) == 0 || js_len(argv) >= AGENT_ARGS_MAX) /* env may come before it */
+		return error_set(e, ERR_INVALID, "agent command: expected a list of 1 to %d strings", AGENT_ARGS_MAX - 1);
 	for (size_t i = 0; i < js_len(argv); i++)
 		if (!js_text(js_at(argv, i)))
 			return error_set(e, ERR_INVALID, "agent command[%zu]: expected a string", i);

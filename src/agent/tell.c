@@ -1,5 +1,5 @@
-/* What both Codex adapters tell, and how a turn's end becomes an outcome. */
-#include "agent/codex_events.h"
+/* What every adapter that talks tells, in our types of events. */
+#include "agent/tell.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-void codex_tell_session(struct agent *a, const char *id)
+void tell_session(struct agent *a, const char *id)
 {
 	char *copy = mem_strdup(id);
 	free(a->session_id);
@@ -19,7 +19,7 @@ void codex_tell_session(struct agent *a, const char *id)
 	agent_emit(a, "run.session", o);
 }
 
-void codex_tell_command_started(struct agent *a, const char *item, const char *command)
+void tell_command_started(struct agent *a, const char *item, const char *command)
 {
 	struct js *o = js_object();
 	AUTO_FREE char *doing = mem_printf("running %s", str_empty(command) ? "a command" : command);
@@ -29,7 +29,7 @@ void codex_tell_command_started(struct agent *a, const char *item, const char *c
 	agent_emit(a, "command.started", o);
 }
 
-void codex_tell_command_finished(struct agent *a, const char *item, const char *command, const char *status, const struct js *exit_code, const char *output)
+void tell_command_finished(struct agent *a, const char *item, const char *command, const char *status, const struct js *exit_code, const char *output)
 {
 	struct js *o = js_object();
 	js_set_str(o, "id", item);
@@ -40,7 +40,7 @@ void codex_tell_command_finished(struct agent *a, const char *item, const char *
 	agent_emit(a, "command.finished", o);
 }
 
-void codex_tell_message(struct agent *a, const char *item, const char *text)
+void tell_message(struct agent *a, const char *item, const char *text)
 {
 	free(a->last_message);
 	a->last_message = mem_strdup(text);
@@ -52,30 +52,30 @@ void codex_tell_message(struct agent *a, const char *item, const char *text)
 	agent_emit(a, "message.done", o);
 }
 
-void codex_tell_reasoning(struct agent *a, const char *text)
+void tell_reasoning(struct agent *a, const char *text)
 {
 	struct js *o = js_object();
 	agent_set_text(o, "text", text);
 	agent_emit(a, "reasoning.done", o);
 }
 
-void codex_tell_warning(struct agent *a, const char *text)
+void tell_warning(struct agent *a, const char *text)
 {
 	struct js *o = js_object();
 	agent_set_text(o, "message", text);
 	agent_emit(a, "agent.warning", o);
 }
 
-char *codex_plain_words(const char *message)
+char *tell_plain_words(const char *message)
 {
 	AUTO_JS struct js *v = message[0] == '{' ? js_parse(message, strlen(message), NULL) : NULL;
 	const char *inner = js_str(js_get(v, "error"), "message");
 	return mem_strdup(str_empty(inner) ? message : inner);
 }
 
-void codex_tell_error(struct agent *a, const char *said, bool goes_on)
+void tell_error(struct agent *a, const char *said, bool goes_on)
 {
-	AUTO_FREE char *message = codex_plain_words(said);
+	AUTO_FREE char *message = tell_plain_words(said);
 	struct js *o = js_object();
 	agent_set_text(o, "message", message);
 	if (goes_on)
@@ -87,7 +87,7 @@ void codex_tell_error(struct agent *a, const char *said, bool goes_on)
 	}
 }
 
-void codex_tell_turn(struct agent *a, const char *status, const struct js *usage, const char *error)
+void tell_turn(struct agent *a, const char *status, const struct js *usage, const char *error)
 {
 	struct js *o = js_object();
 	if (usage)
@@ -106,7 +106,7 @@ static void set_bounded(struct js *o, const char *key, const struct js *value)
 		agent_set_text(o, key, text);
 }
 
-void codex_tell_tool(struct agent *a, const char *kind, const struct js *item, const char *const *keys, bool done)
+void tell_tool(struct agent *a, const char *kind, const struct js *item, const char *const *keys, bool done)
 {
 	struct js *o = js_object();
 	js_set_str(o, "kind", kind);

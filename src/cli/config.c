@@ -4,6 +4,8 @@
 #include "cli/table.h"
 #include "cli/cli.h"
 
+#define WIDE_COLUMNS 140 /* a terminal of as many has room for what each is for; `config NAME --json` tells it on any */
+
 static const char *shown(const struct cli *c, int i)
 {
 	const char *v = c->settings.value[i];
@@ -38,14 +40,17 @@ static void print_json(const struct cli *c, const char *only)
 static void print_table(const struct cli *c)
 {
 	static const char *const titles[] = { "NAME", "VALUE", "FROM", "VARIABLE", "WHAT", NULL };
+	static const char *const narrow[] = { "NAME", "VALUE", "FROM", "VARIABLE", NULL };
+	bool wide = !c->out.tty || term_width(&c->out) >= WIDE_COLUMNS;
 	struct table t;
-	table_init(&t, titles);
+	table_init(&t, wide ? titles : narrow);
 	for (int i = 0; i < SET_COUNT; i++) {
 		table_add(&t, COLOUR_BOLD, setting_defs[i].name);
 		table_add(&t, COLOUR_NONE, shown(c, i) ? shown(c, i) : "-");
 		table_add(&t, COLOUR_DIM, c->settings.from[i] ? c->settings.from[i] : "-");
 		table_add(&t, COLOUR_DIM, setting_defs[i].env);
-		table_add(&t, COLOUR_NONE, setting_defs[i].help);
+		if (wide)
+			table_add(&t, COLOUR_NONE, setting_defs[i].help);
 	}
 	table_print(&t, &c->out);
 	table_release(&t);

@@ -6,8 +6,10 @@
 #include "base/str.h"
 #include "cli/summary.h"
 #include "cli/remote.h"
+#include "source/git.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DIFF_MAX ((size_t)256 << 20)
@@ -100,6 +102,59 @@ static enum err_code fetch(struct cli *c, const struct js *task, struct strbuf *
 	return rc ? e->code : rc;
 }
 
+/* "3\t1\tNAME", "-\t-\tNAME" for bytes that are no text. */
+static void add_count(struct js *stat, const char *line)
+{
+	char *rest = NULL;
+	struct js *file = js_object();
+	int64_t added = strtoll(line, &rest, 10), deleted = 0;
+	bool binary = line[0] == '-';
+	if (!binary)
+		deleted = strtoll(rest, NULL, 10);
+	const char *tab = strchr(line, '\t');
+	const char *name = tab ? strchr(tab + 1, '\t') : NULL;
+	js_set_str(file, "path", name ? name + 1 : "?");
+	js_set_int(file, "added", binary ? 0 : added);
+	js_set_int(file, "deleted", deleted);
+	js_set_bool(file, "binary", binary);
+	js_set_int(stat, "added", js_i64(stat, "added", 0) + (binary ? 0 : added));
+	js_set_int(stat, "deleted", js_i64(stat, "deleted", 0) + deleted);
+	js_push((struct js *)(uintptr_t)js_get(stat, "files"), file);
+}
+
+/* One run's part is kept as a patch and nowhere counted: git counts it, as it would when it takes it. */
+static enum err_code count_run(struct cli *c, const struct js *task, struct js *stat, struct error *e)
+{
+	AUTO_STRBUF struct strbuf patch = STRBUF_LIMIT(DIFF_MAX), out = STRBUF_LIMIT(DIFF_MAX);
+	struct git g = { .cwd = "/" };
+	js_set(stat, "files", js_array());
+	js_set_int(stat, "added", 0);
+	js_set_int(stat, "deleted", 0);
+	TRY(fetch(c, task, &patch, e));
+	if (patch.len)
+		TRY(git_run(&g, (const char *const[]){ "apply", "--numstat", "-z", NULL }, strbuf_str(&patch), patch.len, &out, e));
+	for (size_t i = 0; i < out.len; i += strlen(strbuf_str(&out) + i) + 1)
+		add_count(stat, strbuf_str(&out) + i);
+	js_set_int(stat, "patch_bytes", (int64_t)patch.len);
+	return ERR_OK;
+}
+
+static enum err_code print_run_stat(struct cli *c, const struct js *task, struct error *e)
+{
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	AUTO_JS struct js *stat = js_object();
+	TRY(count_run(c, task, stat, e));
+	if (c->json) {
+		cli_json(c, stat);
+		return ERR_OK;
+	}
+	if (!js_len(js_get(stat, "files")))
+		cli_say(c, "that run of task %s changed nothing", remote_label(task));
+	diffstat_add(&c->out, &out, stat);
+	term_write(&c->out, &out);
+	return ERR_OK;
+}
+
 static enum err_code print_stat(struct cli *c, const struct js *task, struct error *e)
 {
 	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
@@ -139,7 +194,7 @@ static enum err_code print_patch(struct cli *c, const struct js *task, struct er
 		return ERR_OK;
 	}
 	if (!patch.len)
-		cli_say(c, "task %s changed nothing", remote_label(task));
+		cli_say(c, cli_opt(c, "run")->set ? "that run of task %s changed nothing" : "task %s changed nothing", remote_label(task));
 	show(c, &patch);
 	return ERR_OK;
 }
@@ -150,5 +205,7 @@ enum err_code cmd_diff(struct cli *c, struct error *e)
 	enum err_code rc = remote_find(c, c->args[0], &task, e);
 	if (rc)
 		return rc;
-	return cli_flag(c, "stat") ? print_stat(c, task, e) : print_patch(c, task, e);
+	if (!cli_flag(c, "stat"))
+		return print_patch(c, task, e);
+	return cli_opt(c, "run")->set ? print_run_stat(c, task, e) : print_stat(c, task, e);
 }

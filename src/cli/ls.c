@@ -61,7 +61,8 @@ static const char *task_gist(const struct js *task)
 {
 	const char *summary = js_str(js_get(task, "result"), "summary");
 	const char *progress = remote_is_over(task) ? NULL : js_str(task, "progress");
-	if (!str_empty(progress))
+	/* A word that the phase says already, or that says nothing, does not tell what the task is about. */
+	if (!str_empty(progress) && !str_eq(progress, js_str(task, "phase")) && !str_eq(progress, "working"))
 		return progress;
 	return !str_empty(summary) ? summary : js_str_or(task, "prompt", "");
 }

@@ -1,6 +1,7 @@
 /* server: one's own server, as a process: start, stop, status, reload. */
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/server.h"
@@ -13,10 +14,12 @@
 #include <unistd.h>
 
 #define STOP_WAIT_MS 60000
+#define GATEWAY_SOCKET "gateway-control.sock" /* in the runtime directory */
+#define GATEWAY_TIMEOUT_MS 5000
 #define STOP_RUNS_WAIT_MS 10000 /* beyond the time that the server itself gives them */
 
 const struct opt server_options[] = {
-	{ "runs", 0, OPT_FLAG, NULL, "stop: end the runs too (else they go on, and the next server finds them)" },
+	{ "runs", 0, OPT_FLAG, NULL, "stop: end the runs and the model gateway too (else they go on, and the next server finds them)" },
 	{ 0 },
 };
 
@@ -30,10 +33,10 @@ static enum err_code check_own(const struct cli *c, struct error *e)
 	return ERR_USAGE;
 }
 
-static enum err_code ask_version(struct cli *c, struct js **ret, struct error *e)
+static enum err_code ask_version(struct client *client, struct js **ret, struct error *e)
 {
 	int status = 0;
-	return client_call(c->client, "GET", "/version", NULL, &status, ret, e);
+	return client_call(client, "GET", "/version", NULL, &status, ret, e);
 }
 
 static enum err_code server_status(struct cli *c, struct error *e)
@@ -42,7 +45,7 @@ static enum err_code server_status(struct cli *c, struct error *e)
 	AUTO_FREE char *path = server_socket(c);
 	enum err_code rc = c->client ? ERR_OK : server_connect_running(c, e);
 	if (!rc)
-		rc = ask_version(c, &version, e);
+		rc = ask_version(c->client, &version, e);
 	if (rc)
 		return rc;
 	js_set_str(version, "socket", path);
@@ -64,19 +67,19 @@ static enum err_code server_status(struct cli *c, struct error *e)
 	return ERR_OK;
 }
 
-/* The process that answers on our socket, held so that its number cannot become another's. */
-static enum err_code hold_process(struct cli *c, int *ret_pidfd, pid_t *ret_pid, struct error *e)
+/* The process that answers there, held so that its number cannot become another's. */
+static enum err_code hold_process(struct client *client, int *ret_pidfd, pid_t *ret_pid, struct error *e)
 {
 	AUTO_JS struct js *first = NULL;
 	AUTO_JS struct js *again = NULL;
-	enum err_code rc = ask_version(c, &first, e);
+	enum err_code rc = ask_version(client, &first, e);
 	if (rc)
 		return rc;
 	*ret_pid = (pid_t)js_i64(first, "pid", 0);
 	AUTO_CLOSE int fd = *ret_pid > 0 ? (int)syscall(SYS_pidfd_open, *ret_pid, 0) : -1;
 	if (fd < 0)
 		return error_set(e, ERR_UNREACHABLE, "the server's process %d cannot be found from here", (int)*ret_pid);
-	rc = ask_version(c, &again, e);
+	rc = ask_version(client, &again, e);
 	if (!rc && js_i64(again, "pid", 0) != *ret_pid)
 		rc = error_set(e, ERR_BUSY, "another server has just taken over; try again");
 	if (!rc)
@@ -97,6 +100,19 @@ static bool wait_end(int pidfd, int timeout_ms)
 	return poll(&p, 1, timeout_ms) > 0;
 }
 
+/* The door to models outlives a server for the sake of its runs; when those end too, nobody needs it. */
+static void stop_gateway(const struct cli *c)
+{
+	AUTO_FREE char *path = file_join(cli_setting(c, SET_RUNTIME), GATEWAY_SOCKET);
+	struct client_config cfg = { .socket = path, .connect_timeout_ms = GATEWAY_TIMEOUT_MS, .timeout_ms = GATEWAY_TIMEOUT_MS };
+	struct client *client = NULL;
+	AUTO_CLOSE int fd = -1;
+	pid_t pid = 0;
+	if (!client_open(&cfg, &client, NULL) && !hold_process(client, &fd, &pid, NULL) && !signal_process(fd, pid, SIGTERM, NULL))
+		wait_end(fd, GATEWAY_TIMEOUT_MS);
+	client_close(client);
+}
+
 static enum err_code server_stop(struct cli *c, struct error *e)
 {
 	AUTO_CLOSE int fd = -1;
@@ -108,7 +124,7 @@ static enum err_code server_stop(struct cli *c, struct error *e)
 		return ERR_OK;
 	}
 	if (!rc)
-		rc = hold_process(c, &fd, &pid, e);
+		rc = hold_process(c->client, &fd, &pid, e);
 	if (!rc)
 		rc = signal_process(fd, pid, SIGTERM, e);
 	/* A second signal while it stops means: the runs too. */
@@ -118,6 +134,8 @@ static enum err_code server_stop(struct cli *c, struct error *e)
 		return rc;
 	if (!wait_end(fd, STOP_WAIT_MS + (cli_flag(c, "runs") ? STOP_RUNS_WAIT_MS : 0)))
 		return error_set(e, ERR_TIMEOUT, "the server (pid %d) was told to stop, but has not ended within %d s", (int)pid, STOP_WAIT_MS / 1000);
+	if (cli_flag(c, "runs"))
+		stop_gateway(c);
 	cli_say(c, cli_flag(c, "runs") ? "signalbox: stopped, and the runs with it" : "signalbox: stopped; runs go on, and the next server finds them");
 	return ERR_OK;
 }

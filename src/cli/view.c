@@ -243,8 +243,11 @@ static void line_file_changed(struct view *v UNUSED, const struct js *event UNUS
 static void line_tool(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
 	strbuf_adds(&l->text, "tool ");
-	add_pair(&l->text, "", js_str(data, "server"));
-	add_pair(&l->text, ".", js_str_or(data, "tool", "?"));
+	if (!str_empty(js_str(data, "server"))) { /* the agent's own tools are on none */
+		text_add_line(&l->text, js_str(data, "server"));
+		strbuf_addc(&l->text, '.');
+	}
+	text_add_line(&l->text, js_str_or(data, "tool", "?"));
 	add_pair(&l->text, "  [", js_str(data, "status"));
 	strbuf_adds(&l->text, js_str(data, "status") ? "]" : "");
 	l->colour = js_str(data, "error") ? COLOUR_RED : COLOUR_CYAN;
@@ -281,6 +284,21 @@ static void line_plan(struct view *v, const struct js *event UNUSED, const struc
 	l->hide = first && !v->all;
 	if (first)
 		strbuf_adds(&l->text, "plan as before");
+}
+
+static void line_plan_step(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
+{
+	const char *text = js_str_or(data, "text", ""), *status = js_str_or(data, "status", "pending");
+	l->colour = COLOUR_BLUE;
+	js_set_str(v->plan, text, status);
+	strbuf_addf(&l->text, "%s ", plan_mark(status));
+	text_add_line(&l->text, text);
+}
+
+static void line_turn(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
+{
+	strbuf_addf(&l->text, "turn %" PRId64, js_i64(data, "turn", 1));
+	add_pair(&l->text, ": ", js_str(data, "text"));
 }
 
 static void line_usage(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -379,12 +397,16 @@ static void line_gate(struct view *v UNUSED, const struct js *event UNUSED, cons
 		view_add_command(&l->text, js_str(data, "command"));
 		return;
 	}
-	add_pair(&l->text, ": ", js_str(data, "title") ? js_str(data, "title") : js_str(data, "text"));
+	const char *title = js_str(data, "title") ? js_str(data, "title") : js_str(data, "text");
+	add_pair(&l->text, ": ", title);
 	for (size_t i = 0; i < js_len(js_get(data, "questions")); i++) {
 		const struct js *q = js_at(js_get(data, "questions"), i);
+		const char *text = js_text(q) ? js_text(q) : js_str(q, "text");
+		if (str_eq(text, title)) /* the only question is the title itself */
+			continue;
 		strbuf_addc(&l->text, '\n');
 		text_add_spaces(&l->text, MESSAGE_INDENT - 2);
-		add_pair(&l->text, "? ", js_text(q) ? js_text(q) : js_str(q, "text"));
+		add_pair(&l->text, "? ", text);
 	}
 }
 
@@ -442,7 +464,7 @@ static const struct {
 	{ "workspace.fetched", line_fetched }, { "workspace.ready", line_ready }, { "workspace.warning", line_warning },
 	{ "workspace.progress", line_progress }, { "message.done", line_message }, { "task.progress", line_message }, { "reasoning.done", line_reasoning },
 	{ "command.started", line_command_started }, { "command.finished", line_command_finished }, { "file.changed", line_file_changed },
-	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "usage.added", line_usage }, { "agent.raw", line_raw },
+	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "todo.update", line_plan_step }, { "task.turn", line_turn }, { "usage.added", line_usage }, { "agent.raw", line_raw },
 	{ "agent.truncated", line_truncated }, { "agent.error", line_agent_error }, { "agent.warning", line_agent_warning }, { "artifact.written", line_artifact },
 	{ "run.result", line_result }, { "run.ended", line_run_ended }, { "task.done", line_done }, { "task.waiting", line_done }, { "gate.blocked", line_gate },
 	{ "gate.approved", line_settled }, { "gate.rejected", line_settled }, { "gate.answered", line_settled }, { "gate.expired", line_settled }, { "gate.canceled", line_settled },

@@ -153,7 +153,6 @@ static enum err_code settled_event(struct db_conn *c, const struct gate_row *g, 
 static enum err_code pass_on(struct db_conn *c, const struct gate_row *g, const struct js *decision, struct outbox *out, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
-	AUTO_RUN struct run_row r = { 0 };
 	bool live = false;
 	enum err_code rc = task_load(c, g->task, &t, e);
 	if (!rc)

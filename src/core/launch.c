@@ -26,7 +26,7 @@
 #define TOKEN_BYTES 32
 #define SECRET_ANSWERS_MAX ((size_t)32 << 10)
 #define HIDDEN_MAX ((size_t)20 << 10) /* with the answers and the tokens it fits the pipe */
-#define HIDDEN_TEXT_OVER 8	      /* quotes, and an escape or two */
+#define HIDDEN_TEXT_OVER 1	      /* a comma */
 #define GATEWAY_PORT 8787 /* inside the sandbox, where nobody else listens */
 #define SESSION_MAX ((size_t)64 << 10)
 #define LINK_TARGET_MAX 64
@@ -317,6 +317,13 @@ static enum err_code renew_token(struct core *c, const char *run_id, struct run_
 	return db_write(c->db, token_op, &u, e);
 }
 
+/* As it is spelt in JSON, which may be six times as long. */
+static size_t spelt_bytes(const struct js *v)
+{
+	AUTO_FREE char *text = js_dump(v);
+	return strlen(text);
+}
+
 /* The secret ones among the decisions, open; together they must fit the pipe. */
 static struct js *secret_answers(struct core *c, const struct js *decided)
 {
@@ -328,9 +335,7 @@ static struct js *secret_answers(struct core *c, const struct js *decided)
 		if (!decision_is_secret(js_get(d, "data")))
 			continue;
 		AUTO_JS struct js *open = js_copy(js_get(d, "decision"));
-		AUTO_FREE char *text = js_dump(open);
-		bytes += strlen(text);
-		if (bytes > SECRET_ANSWERS_MAX || gate_unseal(c, open, &e))
+		if (gate_unseal(c, open, &e) || (bytes += spelt_bytes(open)) > SECRET_ANSWERS_MAX)
 			log_warn("gate %s: its answer cannot be given to the next run%s%s", js_str_or(d, "gate", "?"), e.text[0] ? ": " : "", e.text);
 		else
 			js_set(o, js_str_or(d, "gate", "?"), js_ref(open));
@@ -343,7 +348,7 @@ static void add_hidden(struct js *o, const struct js *texts)
 {
 	struct js *list = js_array();
 	size_t bytes = 0, i;
-	for (i = 0; i < js_len(texts) && (bytes += js_text_len(js_at(texts, i)) + HIDDEN_TEXT_OVER) < HIDDEN_MAX; i++)
+	for (i = 0; i < js_len(texts) && (bytes += spelt_bytes(js_at(texts, i)) + HIDDEN_TEXT_OVER) < HIDDEN_MAX; i++)
 		js_push(list, js_ref(js_at(texts, i)));
 	if (i < js_len(texts))
 		log_warn("secret answers: %zu of %zu fit the pipe to the runner", i, js_len(texts));

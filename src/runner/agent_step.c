@@ -82,6 +82,8 @@ void agent_told(struct runner *r, const struct js *message)
 void agent_end_turn(struct runner *r, const char *who)
 {
 	bool running = r->agent && r->step.active && str_eq(r->step.name, "agent") && !agent_settled(r->agent);
+	if (r->turn_ends) /* asked again: it gets no more time for that */
+		return;
 	free(r->interrupted_by);
 	r->interrupted_by = mem_strdup(who);
 	r->turn_ends = true;

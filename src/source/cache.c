@@ -40,10 +40,11 @@ char *cache_mirror_name(const char *url, const char *credential, int64_t depth)
 
 enum err_code cache_prepare(const char *cache, uid_t uid, gid_t gid, struct error *e)
 {
-	bool existed = file_exists(cache);
+	struct stat st;
 
 	TRY(file_mkdirs(cache, 0700, e));
-	if (!existed && identity_is_root() && uid != 0 && chown(cache, uid, gid) < 0)
+	/* Root's own is given away, whoever of several made it: another may stand between its making and its giving. */
+	if (identity_is_root() && uid != 0 && lstat(cache, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0 && chown(cache, uid, gid) < 0)
 		return error_errno(e, "give the cache '%s' to uid %u", cache, (unsigned)uid);
 	TRY(identity_lower(uid, gid, e));
 	if (faccessat(AT_FDCWD, cache, R_OK | W_OK | X_OK, AT_EACCESS) == 0)

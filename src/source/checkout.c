@@ -60,7 +60,9 @@ static void tree_init(struct tree *t, const struct checkout_job *job)
 
 static struct git tree_git(const struct tree *t, const char *index)
 {
-	return (struct git){ .git_dir = t->job->store, .work_tree = t->temp, .index = index };
+	static const char *const config[] = { GIT_STREAMED, NULL };
+
+	return (struct git){ .git_dir = t->job->store, .work_tree = t->temp, .index = index, .config = config };
 }
 
 /* ---- files ---- */

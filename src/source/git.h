@@ -18,6 +18,7 @@
 #define GIT_OUTPUT_MAX ((size_t)256 << 20)	 /* bytes of one command's stdout that we keep: names of about 3 million files */
 #define GIT_STDERR_MAX ((size_t)256 << 10)	 /* bytes of its stderr; more is dropped */
 #define GIT_FDS_MAX 4
+#define GIT_STREAMED "core.bigFileThreshold=32m", "core.packedGitWindowSize=32m", "core.packedGitLimit=256m" /* larger files are not held in memory; not for diffs, where they would be binary */
 
 struct git {
 	const char *git_dir;	      /* NULL: git looks for one above cwd */

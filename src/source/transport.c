@@ -20,6 +20,7 @@
 /* Objects are checked as they come in. What old but honest repositories are full of is let through; what is a trick
  * (.git in a tree, .. names, symbolic links as .gitmodules, hostile submodule names, paths and URLs) is refused. */
 #define CHECKED_OBJECTS \
+	GIT_STREAMED, \
 	"transfer.fsckObjects=true", \
 	"fetch.fsck.badDate=ignore", "fetch.fsck.badDateOverflow=ignore", "fetch.fsck.badEmail=ignore", "fetch.fsck.badName=ignore", \
 	"fetch.fsck.badTimezone=ignore", "fetch.fsck.badTagName=ignore", "fetch.fsck.missingEmail=ignore", \

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import raw
 from attack_site import wait_for
+from e2e_site import ROOT
 
 B = b'{"prompt":""}'  # refused with 400 when it arrives whole
 REFUSED, SERVED, EITHER = "refused", "served", "either"
@@ -101,6 +102,8 @@ def test_no_path_leads_out(site, path):
     assert b"root:" not in answers[0].body and site.token().encode() not in answers[0].body
 
 
+WHERE = shutil.which("nginx"), "/usr/sbin/nginx", ROOT / ".nginx/usr/sbin/nginx"
+PROGRAM = next((p for p in WHERE if p and pathlib.Path(p).exists()), None)
 NGINX = """daemon off; master_process off; worker_processes 1; error_log {dir}/error.log; pid {dir}/pid;
 events {{ worker_connections 256; }}
 http {{
@@ -127,7 +130,7 @@ class Nginx:
         self.dir = site.path("nginx")
         (self.dir / "conf").write_text(NGINX.format(dir=self.dir, address=site.tcp()[1], host=site.tcp()[1], token=site.token()))
         self.socket = self.dir / "sock"
-        self.child = subprocess.Popen([shutil.which("nginx") or "/usr/sbin/nginx", "-p", str(self.dir), "-c", str(self.dir / "conf")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.child = subprocess.Popen([PROGRAM, "-p", str(self.dir), "-c", str(self.dir / "conf")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for("nginx", lambda: self.socket.exists() or self.child.poll() is not None)
         assert self.child.poll() is None, (self.dir / "error.log").read_text()
 
@@ -144,8 +147,8 @@ class Nginx:
 
 @pytest.fixture(scope="module")
 def nginx(site):
-    if not shutil.which("nginx") and not pathlib.Path("/usr/sbin/nginx").exists():
-        pytest.skip("no nginx here")
+    if not PROGRAM:
+        pytest.skip("there is no nginx")
     with contextlib.closing(Nginx(site)) as n:
         yield n
 

@@ -349,8 +349,12 @@ class Site:
 
     def end_tasks(self):
         """What a test that failed left running ends here, so that only its own failure is told."""
-        for task in self.get("/v1/tasks?state=QUEUED,RUNNING,WAITING&limit=200")["data"]:
-            self.call("POST", f"/v1/tasks/{task['id']}/cancel", {})
+        after = ""
+        while after is not None:
+            page = self.get(f"/v1/tasks?state=QUEUED,RUNNING,WAITING&limit=200{after}")
+            for task in page["data"]:
+                self.call("POST", f"/v1/tasks/{task['id']}/cancel", {})
+            after = f"&after={page['next_cursor']}" if page["next_cursor"] else None
 
     def remove_kept(self):
         """Removes the lost tasks, which takes their workspaces along."""

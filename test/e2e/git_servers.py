@@ -1,6 +1,7 @@
-"""Private git hosts that live as long as a test: git's own http-backend behind a login, and an sshd of our own."""
+"""Private git hosts that live as long as a test: git's own http-backend behind a login, nginx before it, and an sshd of our own."""
 import base64
 import contextlib
+import hashlib
 import http.server
 import os
 import pathlib
@@ -15,6 +16,7 @@ from e2e_site import ROOT
 
 TOKEN = "ghp-never-to-be-seen-51c0ffee77"
 SSHD = next((p for p in (pathlib.Path("/usr/sbin/sshd"), ROOT / ".sshd/usr/sbin/sshd") if p.exists()), None)
+NGINX = next((p for p in map(pathlib.Path, (shutil.which("nginx") or "/usr/sbin/nginx", "/usr/sbin/nginx", ROOT / ".nginx/usr/sbin/nginx")) if p.exists()), None)
 PORT_TRIES = 20
 START_TIMEOUT_S = 20
 NEUTRAL = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
@@ -159,6 +161,63 @@ class Sshd:
 
     def log(self):
         return (self.dir / "log").read_text()
+
+    def close(self):
+        if self.child and self.child.poll() is None:
+            self.child.terminate()
+            self.child.wait()
+
+
+class Nginx:
+    """nginx as an ordinary user: TLS and a login before a server that has neither."""
+
+    CONF = """daemon off; master_process off; error_log {dir}/error.log; pid {dir}/pid;
+events {{ worker_connections 64; }}
+http {{
+	access_log {dir}/access.log;
+	client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+	server {{
+		listen 127.0.0.1:{port} ssl;
+		ssl_certificate {cert}; ssl_certificate_key {key};
+		auth_basic git; auth_basic_user_file {dir}/logins; client_max_body_size 0;
+		location / {{ proxy_pass {behind}; proxy_http_version 1.1; proxy_set_header Authorization ""; proxy_set_header Connection ""; }}
+	}}
+}}
+"""
+
+    def __init__(self, directory, user, behind, login, token):
+        self.dir, self.user, self.behind, self.child = directory, user, behind, None
+        self.tls = make_certificate(directory)
+        digest = base64.b64encode(hashlib.sha1(token.encode()).digest()).decode()
+        (directory / "logins").write_text(f"{login}:{{SHA}}{digest}\n")
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        for _ in range(PORT_TRIES):
+            if self.start(free_port()):
+                return
+        raise AssertionError(self.log("error"))
+
+    def start(self, port):
+        self.port, self.url = port, f"https://localhost:{port}"
+        (self.dir / "conf").write_text(self.CONF.format(dir=self.dir, port=port, behind=self.behind, **self.tls))
+        identity = {} if os.geteuid() == self.user.pw_uid else {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
+        self.child = subprocess.Popen([NGINX, "-p", self.dir, "-c", self.dir / "conf", "-e", self.dir / "error.log"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.DEVNULL, start_new_session=True, **identity)
+        until = time.monotonic() + START_TIMEOUT_S
+        while self.child.poll() is None and time.monotonic() < until:
+            if is_listening(port):
+                return True
+            time.sleep(0.01)
+        self.close()
+        return False
+
+    def log(self, name):
+        path = self.dir / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def answers(self):
+        """The statuses that it gave, in order."""
+        return [int(line.split('" ')[1].split()[0]) for line in self.log("access").splitlines()]
 
     def close(self):
         if self.child and self.child.poll() is None:

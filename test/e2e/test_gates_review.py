@@ -17,6 +17,10 @@ SCENARIOS = """
     steps:
       - ask: {tool: askuser, arguments: {question: "Which one?", options: [first, second]}}
       - final: "It went on."
+  - match: "[scenario password]"
+    steps:
+      - ask: {tool: askuser, arguments: {question: "What is the password?", secret: true}}
+      - final: "It is open."
 """
 SITE = {"scenarios": SCENARIOS}
 ALWAYS = {"ask": "always"}
@@ -143,6 +147,20 @@ def test_a_decision_outlives_the_second_run_that_dies_too(new_site):
     assert site.get(f"/v1/gates/{gate['id']}")["delivered_at"]
 
 
+@needs_codex
+def test_a_runner_that_is_asked_to_end_leaves_its_question_open(new_site):
+    site = new_site(scenarios=SCENARIOS)
+    task = site.submit("[scenario touch]", agent="codex", approvals=ALWAYS)
+    gate = open_gate(site, task)
+    os.kill(runner_pid(site, task), signal.SIGTERM)  # as a machine does that shuts down
+    wait_for("the run's end", lambda: site.task(task)["run"]["ended_at"])
+    assert site.task(task)["status"] == "WAITING", site.story(task)
+    assert site.get(f"/v1/gates/{gate['id']}")["state"] == "blocked"
+    assert decide(site, gate)[0] == 200
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+    assert len(site.get(f"/v1/gates?task={task}")["data"]) == 1
+
+
 AGENT = r"""
 import json, os, pathlib, sys
 count = pathlib.Path.home() / "starts"
@@ -225,6 +243,33 @@ def test_an_interrupt_closes_the_open_gate(site):
     assert site.get(f"/v1/gates/{gate['id']}")["state"] == "canceled"
 
 
+def test_an_agent_that_does_not_hear_an_interrupt_is_ended_however_often_it_is_asked(new_site):
+    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", AGENT]}}})
+    task = site.submit("Work.", agent="own", approvals=ALWAYS)
+    gate = open_gate(site, task)
+
+    def over():
+        site.call("POST", f"/v1/tasks/{task}/interrupt", {})
+        return site.task(task)["status"] in TERMINAL
+    wait_for("its end", over)
+    assert (site.task(task)["status"], site.task(task)["reason"]) == ("CANCELED", "interrupted"), site.story(task)
+    assert site.get(f"/v1/gates/{gate['id']}")["state"] == "canceled"
+
+
+# --- secrets
+
+@needs_codex
+def test_a_secret_that_is_long_once_it_is_spelt_does_not_keep_runs_from_starting(new_site):
+    site = new_site(scenarios=SCENARIOS)
+    task = site.submit("[scenario password]", agent="codex")
+    assert decide(site, open_gate(site, task), "answer", answer="\x01" * 15000)[0] == 200
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+    assert say(site, task, "[scenario any]")[0] == 202
+    assert decide(site, open_gate(site, task), "answer", answer="first")[0] == 200
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+    site.run("true")
+
+
 # --- files
 
 @needs_codex
@@ -261,6 +306,7 @@ def test_a_file_that_is_no_decision_settles_nothing_and_ends_nothing(site):
     decision.unlink()
     assert ended(site, task)["status"] == "DONE", site.story(task)
     assert site.get(f"/v1/gates/{gate['id']}")["state"] == "expired"
+    assert site.task(task)["run_n"] == 1
 
 
 def test_a_file_with_a_long_name_is_refused_once(site):

@@ -1,6 +1,8 @@
 """Streams: the log of all tasks, cursors that outlive the server, crowds of readers, and readers that stop reading."""
 import contextlib
+import http.client
 import json
+import random
 import re
 import selectors
 import socket
@@ -8,8 +10,9 @@ import sqlite3
 import threading
 
 import pytest
+from concurrent.futures import ThreadPoolExecutor
 from e2e_site import proc_text, wait_for
-from test_api import jsonl, read_sse
+from test_api import jsonl, read_sse, sse
 
 SITE = {"model": False}
 HOLD = "until [ -e ~/go ]; do sleep 0.02; done"
@@ -18,6 +21,7 @@ STALLED = 24
 EVENTS = 6000  # of the past; then as many as the agent tells
 TOLD = 300
 READER_BYTES = 24 << 10  # what one reader may cost the server, whether it reads or not
+RECONNECTS = 360  # of all readers together
 JOIN_S = 10  # far more than a join takes: it must come at all while the others are served
 
 
@@ -143,6 +147,78 @@ def test_a_follower_is_told_when_the_server_stops(new_site):
     site.start_server()
     site.release(id)
     site.wait(id)
+
+
+# --- coming back
+
+def by_header(site, id, after):
+    return ((seq, data) for event, seq, data in sse(site, id, last=after) if event is None)
+
+
+def by_query(site, id, after):
+    return ((seq, data) for event, seq, data in sse(site, id, after=after) if event is None)
+
+
+def by_lines(site, id, after):
+    conn, reply = site.open("GET", f"/v1/tasks/{id}/events?after={after}&follow=1", headers={"Accept": "application/jsonl"})
+    with contextlib.closing(conn):
+        for event in map(json.loads, iter(reply.readline, b"")):
+            if "seq" in event:
+                yield event["seq"], event
+
+
+def of_all(site, _, after):
+    return (pair for pair in follow_all(site, after=after, follow=1) if pair[0])
+
+
+class Returner:
+    """A reader that goes after a few events and comes back at any cursor that it has been given."""
+
+    def __init__(self, site, id, stream, seed):
+        self.site, self.id, self.stream, self.rng, self.known, self.times = site, id, stream, random.Random(seed), [], 0
+
+    def look(self):
+        n = self.rng.choice((len(self.known), self.rng.randint(0, len(self.known))))
+        most, got = self.rng.randint(1, 20), []
+        with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError):  # killed in the middle of a line
+            with contextlib.closing(self.stream(self.site, self.id, self.known[n - 1][0] if n else 0)) as events:
+                for pair in events:
+                    got.append(pair)
+                    if len(got) == most:
+                        break
+        again = self.known[n:n + len(got)]
+        assert got[:len(again)] == again, "what was told once is told again, and so"
+        self.known += got[len(again):]
+        return bool(got)
+
+    def read(self, times):
+        while self.times < times:
+            if self.look():
+                self.times += 1
+            else:
+                wait_for("the server", self.site.is_up)
+
+
+def test_readers_that_come_back_anywhere_while_events_come_see_exactly_the_log_also_across_a_kill(new_site):
+    site = new_site(**SITE)
+    id = site.submit("i=0; until [ -e ~/go ]; do i=$((i+1)); echo line $i; sleep 0.01; done")
+    wait_for("a first word", lambda: site.events(id, "message.done"))
+    readers = [Returner(site, id, stream, seed) for seed, stream in enumerate((by_header, by_query, by_lines, of_all) * 2)]
+    with ThreadPoolExecutor(len(readers)) as pool:
+        over = [pool.submit(r.read, RECONNECTS // len(readers)) for r in readers]
+        wait_for("a third of it", lambda: sum(r.times for r in readers) > RECONNECTS // 3 or any(f.done() for f in over))
+        site.kill_server()
+        site.start_server()
+        [f.result() for f in over]
+    site.release(id)
+    assert site.wait(id)["status"] == "DONE"
+    log, pages = [(e["seq"], e) for e in site.events(id)], pages_of_all(site)
+    assert [e["seq"] for _, e in log] == list(range(1, len(log) + 1)) and len({e["data"]["text"] for _, e in log if e["type"] == "message.done"}) > 20
+    for r in readers:
+        whole = pages if r.stream is of_all else log
+        assert len(r.known) > 20 and r.known == whole[:len(r.known)]
+        rest = pages_of_all(site, after=r.known[-1][0]) if r.stream is of_all else [(e["seq"], e) for e in jsonl(site, id, f"after={r.known[-1][0]}") if "seq" in e]
+        assert r.known + rest == whole
 
 
 # --- crowds

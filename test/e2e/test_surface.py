@@ -236,23 +236,28 @@ def test_64_clients_with_the_same_keys_make_one_task_for_each_key(new_site):
     assert len(ids(site, "limit=200")) == 8
 
 
-def test_keys_hold_across_kills_of_the_server(new_site):
+def test_a_thousand_keys_of_64_clients_hold_across_kills_of_the_server(new_site):
     site = new_site(model=False, config={"limits": {"running": 1}})
-    acknowledged, total = {}, 120
+    acknowledged, total = {}, 1000
 
-    def ask(i):
-        return [(dict(ASK, prompt=f"true {k}"), f"key-{k}") for k in random.sample(range(total), 40)]
+    def asked(k, prompt="true"):
+        return dict(ASK, prompt=f"{prompt} {k}"), f"key-{k}"
 
-    for _ in range(3):
-        killer = threading.Timer(random.uniform(0.05, 0.4), site.kill_server)
-        killer.start()
-        told = at_once(site, 16, ask)
-        killer.join()
+    def heard(told):
         for key, status, body in told:
             assert status == 201 and acknowledged.setdefault(key, body["id"]) == body["id"], key
+        return told
+
+    for _ in range(3):
+        killer = threading.Timer(random.uniform(0.05, 0.6), site.kill_server)
+        killer.start()
+        told = at_once(site, 64, lambda i: [asked(k) for k in random.sample(range(total), 30)])
+        killer.join()
+        heard(told)
         site.start_server()
-    for key, status, body in at_once(site, 8, lambda i: [(dict(ASK, prompt=f"true {k}"), f"key-{k}") for k in range(total)]):
-        assert status == 201 and acknowledged.setdefault(key, body["id"]) == body["id"], key
+    assert len(heard(at_once(site, 64, lambda i: [asked(k) for k in range(i % 32, total, 32)]))) == 2 * total  # each of them by two at once
+    refused = at_once(site, 64, lambda i: [asked(k, "false") for k in random.sample(range(total), 4)])
+    assert len(refused) == 256 and {status for _, status, _ in refused} == {422}
     listed = ids(site, "limit=200")
     assert sorted(listed) == sorted(acknowledged.values()) and len(listed) == total
 

@@ -132,7 +132,7 @@ def test_ones_own_server_starts_tells_reloads_and_stops(new_site):
         pid = json.loads(again.stdout)["pid"]
         assert site.task(id)["status"] == "RUNNING"
         stopped = site.cli("server", "stop", "--runs")
-        assert stopped.returncode == 0 and not is_alive(pid)
+        assert stopped.returncode == 0 and not is_alive(pid) and site.gateway_pid() is None
     finally:
         if is_alive(pid):
             os.kill(pid, 15)

@@ -44,6 +44,7 @@ static void print_table(const struct cli *c)
 	bool wide = !c->out.tty || term_width(&c->out) >= WIDE_COLUMNS;
 	struct table t;
 	table_init(&t, wide ? titles : narrow);
+	t.whole = !wide;
 	for (int i = 0; i < SET_COUNT; i++) {
 		table_add(&t, COLOUR_BOLD, setting_defs[i].name);
 		table_add(&t, COLOUR_NONE, shown(c, i) ? shown(c, i) : "-");

@@ -69,13 +69,14 @@ static void measure(const struct table *t, size_t widths[TABLE_COLUMNS_MAX])
 	}
 }
 
-/* The last column takes what is left of the line and is cut there. */
+/* The last column takes what is left of the line and is cut there, unless `left` is 0. */
 static void print_cell(const struct term *term, struct strbuf *out, const struct table_cell *cell, size_t width, bool last, size_t left)
 {
 	AUTO_STRBUF struct strbuf cut = STRBUF_INIT;
 	if (last) {
-		text_add_cut(&cut, cell->text, left);
-		term_add(term, out, cell->colour, strbuf_str(&cut));
+		if (left)
+			text_add_cut(&cut, cell->text, left);
+		term_add(term, out, cell->colour, left ? strbuf_str(&cut) : cell->text);
 		strbuf_addc(out, '\n');
 		return;
 	}
@@ -90,7 +91,8 @@ static void print_row(const struct table *t, const struct term *term, struct str
 		bool last = i == t->columns - 1;
 		if (!widths[i] && !last)
 			continue;
-		print_cell(term, out, &cells[i], widths[i], last, used + GAP < width ? width - used : 8);
+		size_t left = used + LAST_MIN <= width ? width - used : LAST_MIN;
+		print_cell(term, out, &cells[i], widths[i], last, t->whole ? 0 : left);
 		used += widths[i] + GAP;
 	}
 }

@@ -14,6 +14,7 @@ struct table {
 	size_t columns;
 	struct table_cell *cells; /* row by row */
 	size_t count, cap;
+	bool whole; /* the last column is never cut, but wraps: paths and the like, to be copied */
 };
 
 void table_init(struct table *t, const char *const *titles);

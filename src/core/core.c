@@ -188,7 +188,7 @@ void core_drain(struct core *c)
 int core_stop_runs(struct core *c, int64_t grace_ms)
 {
 	int64_t until = clock_mono_ms() + grace_ms;
-	int left = reaper_signal_all(c, SIGTERM);
+	int left = reaper_signal_all(c, SIGINT); /* a person's wish; TERM comes from machines */
 	while (left && clock_mono_ms() < until) {
 		poll(NULL, 0, STOP_POLL_MS);
 		left = reaper_signal_all(c, 0);

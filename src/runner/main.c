@@ -192,12 +192,16 @@ static enum err_code begin(struct runner *r, const char *dir, struct error *e)
 	return rc;
 }
 
-/* Nobody has canceled the task: it fares as with any other death of a runner, and what its agent asks stays asked. */
+/* INT is a person's wish (stop --stop-runs).  TERM is what a machine says that shuts down: nobody has canceled the task, which fares as with any
+ * other death of a runner, and what its agent asks stays asked. */
 static void on_signal(struct runner *r)
 {
 	struct signalfd_siginfo info;
 	while (read(r->signals, &info, sizeof(info)) == sizeof(info))
-		runner_verdict(r, PHASE_FAILED, "runner_lost", "the runner was asked to end by signal %u, as when the machine shuts down", info.ssi_signo);
+		if (info.ssi_signo == SIGINT)
+			runner_verdict(r, PHASE_CANCELED, "canceled", "the runner was asked to end by signal %u", info.ssi_signo);
+		else
+			runner_verdict(r, PHASE_FAILED, "runner_lost", "the runner was asked to end by signal %u, as when the machine shuts down", info.ssi_signo);
 }
 
 static void run_too_long(struct runner *r)

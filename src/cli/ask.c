@@ -117,8 +117,8 @@ enum err_code ask_list(struct cli *c, const char *task, bool all, struct js **re
 
 /* What a word may mean among the gates of a list. */
 struct match {
-	const struct js *by_id, *by_task;
-	size_t ids, tasks;
+	const struct js *by_id, *by_task, *by_prefix; /* the gate's id begins so; its task is named so; its task's id begins so */
+	size_t ids, tasks, prefixes;
 };
 
 static struct match find_in(const struct js *list, const char *ref)
@@ -133,6 +133,10 @@ static struct match find_in(const struct js *list, const char *ref)
 		if (str_eq(js_str(gate, "name"), ref) || str_eq(js_str(gate, "task"), ref)) {
 			m.by_task = gate;
 			m.tasks++;
+		}
+		if (js_str(gate, "task") && str_starts(js_str(gate, "task"), ref)) {
+			m.by_prefix = gate;
+			m.prefixes++;
 		}
 	}
 	return m;
@@ -151,6 +155,15 @@ static enum err_code pick(const struct match *m, const char *ref, struct js **re
 	}
 	if (m->ids) {
 		error_set(e, ERR_USAGE, "%zu gates begin with '%s'", m->ids, ref);
+		error_hint(e, "signalbox gates");
+		return ERR_USAGE;
+	}
+	if (m->prefixes == 1) {
+		*ret_gate = js_ref(m->by_prefix);
+		return ERR_OK;
+	}
+	if (m->prefixes) {
+		error_set(e, ERR_USAGE, "%zu open gates are of tasks whose ids begin with '%s'", m->prefixes, ref);
 		error_hint(e, "signalbox gates");
 		return ERR_USAGE;
 	}
@@ -179,12 +192,13 @@ enum err_code ask_find(struct cli *c, const char *ref, struct js **ret_gate, str
 	if (ask_list(c, NULL, false, &open, NULL, e))
 		return e->code;
 	struct match m = find_in(open, ref);
-	if (m.ids || m.tasks)
+	if (m.ids || m.tasks || m.prefixes)
 		return pick(&m, ref, ret_gate, e);
 	/* A settled one may be looked at, and deciding it again tells who did. */
 	if (ask_list(c, NULL, true, &all, NULL, e))
 		return e->code;
 	m = find_in(all, ref);
+	m.prefixes = 0; /* of those only what is meant exactly */
 	m.tasks = 0;
 	return pick(&m, ref, ret_gate, e);
 }

@@ -23,9 +23,11 @@ static void add_file_options(struct strbuf *out, const struct opt *table)
 			strbuf_addf(out, "%s--%s", out->len ? "|" : "", table->name);
 }
 
-bool completion_takes_task(const struct command *cmd)
+const char *completion_lister(const struct command *cmd)
 {
-	return str_starts(cmd->args, "TASK");
+	if (str_starts(cmd->args, "GATE") || str_starts(cmd->args, "[GATE"))
+		return "gates";
+	return str_starts(cmd->args, "TASK") ? "ls" : NULL;
 }
 
 static void add_cases(struct strbuf *out)
@@ -34,7 +36,8 @@ static void add_cases(struct strbuf *out)
 		strbuf_addf(out, "\t%s) words=\"", cmd->name);
 		AUTO_STRBUF struct strbuf words = STRBUF_INIT;
 		add_option_words(&words, cmd->options);
-		strbuf_addf(out, "%s\"; tasks=%d;;\n", words.len ? strbuf_str(&words) + 1 : "", completion_takes_task(cmd));
+		const char *lister = completion_lister(cmd);
+		strbuf_addf(out, "%s\"; lister=%s;;\n", words.len ? strbuf_str(&words) + 1 : "", lister ? lister : "");
 	}
 }
 
@@ -54,7 +57,7 @@ void completion_bash(struct strbuf *out)
 		if (cmd->options != submit_options || str_eq(cmd->name, "run"))
 			add_file_options(&files, cmd->options);
 	add_file_options(&files, global_options);
-	strbuf_adds(out, "_signalbox()\n{\n\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= words= tasks=0 i\n"
+	strbuf_adds(out, "_signalbox()\n{\n\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= words= lister= i\n"
 			 "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n\t\tcase ${COMP_WORDS[i]} in\n\t\t");
 	add_globals_with_value(out);
 	strbuf_addf(out, ") ((i++));;\n\t\t-*) ;;\n\t\t*) verb=${COMP_WORDS[i]}; break;;\n\t\tesac\n\tdone\n"
@@ -67,8 +70,8 @@ void completion_bash(struct strbuf *out)
 		strbuf_addf(out, "%s%s", cmd == commands ? "" : " ", cmd->name);
 	strbuf_adds(out, "\";;\n");
 	add_cases(out);
-	strbuf_adds(out, "\tesac\n\tif [ $tasks = 1 ] && [[ $current != -* ]]; then\n"
-			 "\t\twords=$(SIGNALBOX_AUTOSTART=0 signalbox ls 2>/dev/null | cut -f1,2)\n\telif [[ $current == -* ]]; then\n\t\twords+=\"");
+	strbuf_adds(out, "\tesac\n\tif [ -n \"$lister\" ] && [[ $current != -* ]]; then\n"
+			 "\t\twords=$(SIGNALBOX_AUTOSTART=0 signalbox $lister 2>/dev/null | cut -f1,2)\n\telif [[ $current == -* ]]; then\n\t\twords+=\"");
 	AUTO_STRBUF struct strbuf globals = STRBUF_INIT;
 	add_option_words(&globals, global_options);
 	strbuf_adds(out, strbuf_str(&globals));

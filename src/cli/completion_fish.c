@@ -32,7 +32,7 @@ static void add_fish_options(struct strbuf *out, const char *condition, const st
 
 void completion_fish(struct strbuf *out)
 {
-	strbuf_adds(out, "function __signalbox_tasks\n\tSIGNALBOX_AUTOSTART=0 signalbox ls 2>/dev/null | cut -f1,2 | string split \\t | string match -v ''\nend\n"
+	strbuf_adds(out, "function __signalbox_list\n\tSIGNALBOX_AUTOSTART=0 signalbox $argv 2>/dev/null | cut -f1,2 | string split \\t | string match -v ''\nend\n"
 		"complete -c signalbox -f\n");
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
 		strbuf_addf(out, "complete -c signalbox -n __fish_use_subcommand -a %s -d ", cmd->name);
@@ -41,8 +41,8 @@ void completion_fish(struct strbuf *out)
 		AUTO_STRBUF struct strbuf condition = STRBUF_INIT;
 		strbuf_addf(&condition, " -n '__fish_seen_subcommand_from %s'", cmd->name);
 		add_fish_options(out, strbuf_str(&condition), cmd->options);
-		if (completion_takes_task(cmd))
-			strbuf_addf(out, "complete -c signalbox%s -a '(__signalbox_tasks)'\n", strbuf_str(&condition));
+		if (completion_lister(cmd))
+			strbuf_addf(out, "complete -c signalbox%s -a '(__signalbox_list %s)'\n", strbuf_str(&condition), completion_lister(cmd));
 	}
 	add_fish_options(out, "", global_options);
 }
@@ -88,8 +88,8 @@ static void add_zsh_options(struct strbuf *out, const struct opt *table)
 
 void completion_zsh(struct strbuf *out)
 {
-	strbuf_adds(out, "#compdef signalbox\n_signalbox_tasks()\n{\n\tlocal -a tasks\n\ttasks=(${=\"$(SIGNALBOX_AUTOSTART=0 signalbox ls 2>/dev/null | cut -f1,2)\"})\n"
-		"\tcompadd -a tasks\n}\n_signalbox()\n{\n\tlocal -a globals verbs\n\tlocal verb\n\tglobals=(");
+	strbuf_adds(out, "#compdef signalbox\n_signalbox_list()\n{\n\tlocal -a found\n\tfound=(${=\"$(SIGNALBOX_AUTOSTART=0 signalbox $1 2>/dev/null | cut -f1,2)\"})\n"
+		"\tcompadd -a found\n}\n_signalbox()\n{\n\tlocal -a globals verbs\n\tlocal verb\n\tglobals=(");
 	add_zsh_options(out, global_options);
 	strbuf_adds(out, ")\n\tverbs=(");
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
@@ -106,7 +106,8 @@ void completion_zsh(struct strbuf *out)
 		if (!cmd->daemon)
 			strbuf_adds(out, " $globals");
 		add_zsh_options(out, cmd->options);
-		strbuf_addf(out, " '1: :' '*: :%s' ;;\n", completion_takes_task(cmd) ? "_signalbox_tasks" : "_files");
+		const char *lister = completion_lister(cmd);
+		strbuf_addf(out, " '1: :' '*: :%s%s%s' ;;\n", lister ? "{_signalbox_list " : "_files", lister ? lister : "", lister ? "}" : "");
 	}
 	strbuf_adds(out, "\tesac\n}\n# autoloaded by its name, or evaluated\nif [ \"$funcstack[1]\" = _signalbox ]; then\n\t_signalbox \"$@\"\nelif (( $+functions[compdef] )); then\n\tcompdef _signalbox signalbox\nfi\n");
 }

@@ -6,6 +6,8 @@
 #include "cli/table.h"
 #include "cli/text.h"
 
+#define NARROW_COLUMNS 100 /* below: without the task, so that the question can be read */
+
 const struct opt gates_options[] = {
 	{ "task", 0, OPT_STRING, "TASK", "only those of this task" },
 	{ "all", 'a', OPT_FLAG, NULL, "also those that are settled" },
@@ -30,13 +32,13 @@ static void add_waits(struct strbuf *out, const struct js *gate, int64_t now)
 	}
 }
 
-static void add_row(struct table *t, const struct js *gate, int64_t now)
+static void add_row(struct table *t, const struct js *gate, int64_t now, bool narrow)
 {
 	AUTO_STRBUF struct strbuf waits = STRBUF_INIT, title = STRBUF_INIT;
 	add_waits(&waits, gate, now);
 	ask_add_title(&title, gate);
 	table_add(t, COLOUR_BOLD, ask_id(gate));
-	table_add(t, COLOUR_NONE, ask_task(gate));
+	table_add(t, COLOUR_NONE, narrow ? NULL : ask_task(gate));
 	table_add(t, COLOUR_YELLOW, js_str_or(gate, "kind", ""));
 	table_add(t, COLOUR_NONE, strbuf_str(&waits));
 	table_add(t, COLOUR_NONE, strbuf_str(&title));
@@ -46,7 +48,7 @@ static enum err_code list_gates(struct cli *c, struct error *e)
 {
 	static const char *const titles[] = { "GATE", "TASK", "KIND", "WAITS", "QUESTION", NULL };
 	AUTO_JS struct js *list = NULL;
-	bool more = false;
+	bool more = false, narrow = c->out.tty && term_width(&c->out) < NARROW_COLUMNS;
 	struct table t;
 	enum err_code rc = ask_list(c, cli_opt_text(c, "task"), cli_flag(c, "all"), &list, &more, e);
 	if (rc)
@@ -57,7 +59,7 @@ static enum err_code list_gates(struct cli *c, struct error *e)
 	}
 	table_init(&t, titles);
 	for (size_t i = 0; i < js_len(list); i++)
-		add_row(&t, js_at(list, i), clock_wall_ms());
+		add_row(&t, js_at(list, i), clock_wall_ms(), narrow);
 	table_print(&t, &c->out);
 	table_release(&t);
 	if (!js_len(list))
@@ -100,6 +102,7 @@ static void print_members(struct cli *c, const struct js *gate)
 	AUTO_STRBUF struct strbuf state = STRBUF_INIT;
 	struct table t;
 	table_init(&t, titles);
+	t.whole = true;
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
 		add_member(&t, plain[i], js_str(gate, plain[i]));
 	if (ask_is_open(gate))

@@ -52,7 +52,7 @@ static const char say_details[] =
 	"text is its next turn.";
 static const char gates_details[] =
 	"Without GATE: a line for each that waits. With one: everything about it, and how to reply.\n"
-	"GATE is its id or the beginning of it, or a task's name when that task has exactly one open gate.";
+	"GATE is its id, or the name or id of a task with exactly one open gate; ids by their beginnings.";
 static const char answer_details[] =
 	"TEXT is the answer, or the number of an option; - reads it from standard input. Without it you are asked at the terminal.\n"
 	"A secret is taken from the terminal, where it is not shown, or from standard input, never from the words of the command.";
@@ -98,7 +98,7 @@ const struct command commands[] = {
 	{ "run", GROUP_WORK, "PROMPT", 0, 1, "submit a task and follow it to its end", run_details, submit_options, cmd_run, NULL },
 	{ "start", GROUP_WORK, "PROMPT", 0, 1, "submit a task; print id, session id and URL", run_details, submit_options, cmd_start, NULL },
 	{ "wait", GROUP_WORK, "TASK...", 1, ARGS_ANY, "block until tasks are done", wait_details, wait_options, cmd_wait, NULL },
-	{ "say", GROUP_WORK, "TASK TEXT", 2, 2, "follow up: a new turn in the task's workspace", say_details, say_options, cmd_say, NULL },
+	{ "say", GROUP_WORK, "TASK TEXT", 2, 2, "tell the agent something: while it works, or as its next turn", say_details, say_options, cmd_say, NULL },
 	{ "gates", GROUP_WORK, "[GATE]", 0, 2, "what waits for you to decide or answer", gates_details, gates_options, cmd_gates, NULL },
 	{ "approve", GROUP_WORK, "GATE", 1, 1, "let the agent do what it asks for", NULL, approve_options, cmd_approve, NULL },
 	{ "reject", GROUP_WORK, "GATE [WHY]", 1, 2, "do not; the agent goes on without", NULL, reject_options, cmd_reject, NULL },

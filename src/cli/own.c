@@ -57,6 +57,7 @@ static enum err_code server_status(struct cli *c, struct error *e)
 	struct table t;
 	static const char *const titles[] = { "", "", NULL };
 	table_init(&t, titles);
+	t.whole = true;
 	for (struct js_iter it = js_iter(version); it.key; js_next(&it)) {
 		AUTO_FREE char *number = js_text(it.value) ? NULL : js_dump(it.value);
 		table_add(&t, COLOUR_DIM, it.key);

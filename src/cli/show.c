@@ -40,8 +40,13 @@ static void add_members(struct table *t, const struct js *task)
 	static const char *const plain[] = { "id", "name", "session_id", "status", "phase", "progress", "agent", "model", "environment", "created_at", "started_at",
 					     "last_heartbeat", "completed_at", "directory", "url" };
 	AUTO_STRBUF struct strbuf source = STRBUF_INIT, why = STRBUF_INIT;
-	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
-		add_member(t, plain[i], js_str(task, plain[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(plain); i++) {
+		const char *value = js_str(task, plain[i]);
+		/* What it was doing last is no news of a task that is over, nor is its phase told twice. */
+		if (str_eq(plain[i], "progress") && (remote_is_over(task) || str_eq(value, js_str(task, "phase"))))
+			continue;
+		add_member(t, plain[i], value);
+	}
 	remote_add_why(&why, task);
 	add_member(t, "why", strbuf_str(&why));
 	remote_add_source(&source, task);
@@ -88,6 +93,7 @@ enum err_code cmd_show(struct cli *c, struct error *e)
 		return ERR_OK;
 	}
 	table_init(&t, titles);
+	t.whole = true;
 	add_members(&t, task);
 	table_print(&t, &c->out);
 	table_release(&t);

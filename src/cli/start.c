@@ -17,6 +17,7 @@ enum err_code cmd_start(struct cli *c, struct error *e)
 		return ERR_OK;
 	}
 	table_init(&t, titles);
+	t.whole = true;
 	table_add(&t, COLOUR_BOLD, remote_id(task));
 	table_add(&t, COLOUR_NONE, js_str(task, "session_id"));
 	table_add(&t, COLOUR_NONE, js_str(task, "url"));

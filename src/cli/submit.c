@@ -28,7 +28,7 @@ const struct opt submit_options[] = {
 	{ "archive", 0, OPT_STRING, "FILE|-", "a zip, tar, tar.gz, tar.zst or tar.xz with the code" },
 	{ "keep-top", 0, OPT_FLAG, NULL, "an archive that holds a single directory is taken with it, not from it" },
 	{ "prompt-file", 'F', OPT_STRING, "FILE", "read the prompt from a file" },
-	{ "agent", 'a', OPT_STRING, "NAME", "which agent: codex-exec, command, or a configured one" },
+	{ "agent", 'a', OPT_STRING, "NAME", "which agent: codex (the default), codex-exec, claude, command, or a configured one" },
 	{ "model", 'm', OPT_STRING, "NAME", "which model the agent uses" },
 	{ "mode", 0, OPT_STRING, "MODE", "code, ask or plan" },
 	{ "environment", 0, OPT_STRING, "NAME", "how the workspace is prepared" },

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define GAP 2 /* columns between two cells */
+#define LAST_MIN 8 /* columns that the last cell has at least; then the terminal wraps the line */
 
 void table_init(struct table *t, const char *const *titles)
 {

@@ -226,9 +226,11 @@ static enum err_code transport_error(const struct client *c, const struct call *
 	if (rc == CURLE_OPERATION_TIMEDOUT && c->timeout_ms)
 		return error_set(e, ERR_TIMEOUT, "no answer from '%s' within %lld ms", c->where, (long long)c->timeout_ms);
 	error_set(e, ERR_UNREACHABLE, "cannot reach the server at '%s': %s", c->where, words);
-	for (size_t i = 0; i < ARRAY_SIZE(hints); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(hints) && !c->is_unix; i++)
 		if (hints[i].code == rc)
 			error_hint(e, "%s", hints[i].hint);
+	if (c->is_unix && (rc == CURLE_GOT_NOTHING || rc == CURLE_RECV_ERROR || rc == CURLE_SEND_ERROR))
+		error_hint(e, "it ended before it answered; try again");
 	error_hint(e, c->is_unix ? "is it running? `signalbox doctor` tells" : "look at its address and at the network between");
 	return ERR_UNREACHABLE;
 }

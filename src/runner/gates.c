@@ -21,6 +21,16 @@ static const char *task_dir(const struct runner *r)
 	return js_str_or(r->spec, "task_dir", "");
 }
 
+/* "For this session" outlives the runner that heard it: the session goes on in this one. */
+static void remember_decided(struct runner *r)
+{
+	for (size_t i = 0; i < js_len(r->decided); i++) {
+		const struct js *d = js_at(r->decided, i), *decision = js_get(d, "decision");
+		if (str_eq(js_str(decision, "decision"), "approve") && str_eq(js_str(decision, "scope"), "session"))
+			policy_remember(r->policy, js_str_or(d, "kind", ""), js_get(d, "data"));
+	}
+}
+
 enum err_code gates_open(struct runner *r, struct error *e)
 {
 	r->decided = js_get(r->spec, "decided") ? js_copy(js_get(r->spec, "decided")) : js_array();
@@ -32,7 +42,10 @@ enum err_code gates_open(struct runner *r, struct error *e)
 		js_set(js_at(r->decided, i), "decision", js_ref(open));
 		inlet_add_secret(r, js_get(js_at(r->decided, i), "data"), open);
 	}
-	return policy_new(js_get(r->spec, "approvals"), &r->policy, e);
+	enum err_code rc = policy_new(js_get(r->spec, "approvals"), &r->policy, e);
+	if (!rc)
+		remember_decided(r);
+	return rc;
 }
 
 static void gate_release(struct gate *g)

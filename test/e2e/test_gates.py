@@ -18,6 +18,12 @@ SCENARIOS = f"""
       - shell: "echo one >> made.txt"
       - shell: "echo two >> made.txt"
       - final: "Both are decided."
+  - match: "[scenario thrice]"
+    steps:
+      - shell: "echo one >> made.txt"
+      - shell: "echo two >> made.txt"
+      - shell: "echo one >> made.txt"
+      - final: "Thrice."
   - match: "[scenario colour]"
     steps:
       - ask: {{tool: askuser, arguments: {{question: "Which colour?", options: [red, blue], free_text: false}}}}
@@ -278,6 +284,20 @@ def test_a_gate_survives_kill(new_site, struck, when):
     assert len(site.events(task, "gate.approved")) == 1
     ids = {e["data"]["decision_id"] for e in site.events(task, "gate.delivered")}
     assert ids == {settled["decision"]["id"]}
+
+
+def test_what_was_approved_for_the_session_stays_so_when_the_runner_dies(new_site):
+    site = new_site(scenarios=SCENARIOS)
+    task = submit(site, "[scenario thrice]", approvals=ALWAYS)
+    first = open_gate(site, task)
+    assert decide(site, first, "approve", scope="session")[0] == 200
+    second = open_gate(site, task, first["id"])
+    os.kill(runner_pid(site, task), signal.SIGKILL)
+    wait_for("the run's end", lambda: site.events(task, "run.ended"))
+    assert decide(site, second)[0] == 200
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+    assert len(site.get(f"/v1/gates?task={task}")["data"]) == 2  # the third command was the first once more
+    assert "session" in {e["data"]["rule"] for e in site.events(task, "policy.decided")}
 
 
 def test_without_a_server_a_file_decides(new_site):

@@ -204,9 +204,9 @@ def test_a_request_that_fails_leaves_its_key_free(site):
     assert post(site, ASK, "free-1")[0] == 201
 
 
-def at_once(site, n, ask):
+def at_once(site, n, ask, told=None):
     """n clients that begin together; what each was told."""
-    told, start = [], threading.Barrier(n)
+    told, start = [] if told is None else told, threading.Barrier(n)
 
     def one(i):
         conn = UnixConnection(site.runtime / "signalbox.sock", 60)
@@ -249,12 +249,14 @@ def test_a_thousand_keys_of_64_clients_hold_across_kills_of_the_server(new_site)
         return told
 
     for _ in range(3):
-        killer = threading.Timer(random.uniform(0.05, 0.6), site.kill_server)
+        told, enough = [], random.randint(1, 64 * 20)
+        killer = threading.Thread(target=lambda: (wait_for("answers", lambda: len(told) >= enough), site.kill_server()))
         killer.start()
-        told = at_once(site, 64, lambda i: [asked(k) for k in random.sample(range(total), 30)])
+        at_once(site, 64, lambda i: [asked(k) for k in random.sample(range(total), 30)], told)
         killer.join()
         heard(told)
         site.start_server()
+    assert acknowledged
     assert len(heard(at_once(site, 64, lambda i: [asked(k) for k in range(i % 32, total, 32)]))) == 2 * total  # each of them by two at once
     refused = at_once(site, 64, lambda i: [asked(k, "false") for k in random.sample(range(total), 4)])
     assert len(refused) == 256 and {status for _, status, _ in refused} == {422}

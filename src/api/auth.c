@@ -148,7 +148,7 @@ static enum err_code authorize_tcp(const struct api *a, const struct http_route 
 	rc = check_token(a, r, e);
 	if (!rc && route && route->flags & ROUTE_OWNER) {
 		error_set(e, ERR_DENIED, "%s is for the server's owner, on its own machine", http_path(r));
-		error_hint(e, "use the signalbox command there, without --server");
+		error_hint(e, "use the signalbox command there, with --context local");
 		return ERR_DENIED;
 	}
 	return rc;

@@ -36,7 +36,7 @@ struct speaker {
 static const char *how_said(const struct js *reply)
 {
 	const char *how = js_str_or(js_get(reply, "message"), "how", "turn");
-	return str_eq(how, "queued") ? "it will be heard when this turn has ended" : str_eq(how, "turn") ? "its next turn begins" : "said";
+	return str_eq(how, "queued") ? "it will be heard when this turn has ended" : str_eq(how, "turn") ? "its next turn begins" : "said at once";
 }
 
 static void say(struct speaker *s)
@@ -46,7 +46,6 @@ static void say(struct speaker *s)
 	struct error e = ERROR_INIT;
 	int status = 0;
 	js_set(body, "text", js_string_n(strbuf_str(&s->line), s->line.len));
-	js_set_bool(body, "queue", true);
 	if (client_call(s->c->client, "POST", s->path, body, &status, &reply, &e))
 		cli_say(s->c, "signalbox: not said: %s", e.text);
 	else

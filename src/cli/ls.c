@@ -14,6 +14,7 @@
 #define LIST_MAX 100000
 #define PAGE_MAX 200
 #define NARROW_COLUMNS 100 /* below: name or id, no agent */
+#define TINY_COLUMNS 80	   /* below: no phase either */
 
 const struct opt ls_options[] = {
 	{ "state", 's', OPT_LIST, "STATUS", "only these: RUNNING, QUEUED, WAITING, DONE, ERROR, TIMEOUT, CANCELED" },
@@ -76,7 +77,8 @@ static bool is_narrow(const struct cli *c)
 static const char *phase_word(const struct cli *c, const struct js *task)
 {
 	const char *word = remote_is_over(task) ? js_str(task, "reason") : js_str(task, "phase");
-	return c->out.tty && word && strcasecmp(word, remote_status(task)) == 0 ? NULL : word;
+	bool tiny = c->out.tty && term_width(&c->out) < TINY_COLUMNS;
+	return tiny || (c->out.tty && word && strcasecmp(word, remote_status(task)) == 0) ? NULL : word;
 }
 
 static void add_row(const struct cli *c, struct table *t, const struct js *task)

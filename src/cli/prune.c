@@ -32,6 +32,7 @@ static void print(const struct cli *c, const struct js *reply)
 	bool dry = js_flag(reply, "dry_run", false);
 	struct table t;
 	table_init(&t, titles);
+	t.whole = true; /* why it stays is what one looks for */
 	add_rows(&t, js_get(reply, "removed"), dry ? "would go" : "gone", COLOUR_YELLOW);
 	add_rows(&t, js_get(reply, "kept"), "stays", COLOUR_NONE);
 	table_print(&t, &c->out);

@@ -125,6 +125,8 @@ static enum err_code secret_ls(struct cli *c, const char *name UNUSED, struct er
 	}
 	table_print(&t, &c->out);
 	table_release(&t);
+	if (!js_len(data) && c->err.tty)
+		cli_say(c, "signalbox: no secrets; `signalbox secret set NAME` keeps one");
 	return ERR_OK;
 }
 

@@ -132,6 +132,12 @@ static enum err_code named_context(struct settings *s, const struct js *all, str
 	return ERR_OK;
 }
 
+/* --data and --runtime say where one's own server is: a context that was chosen once is not meant then. */
+static bool names_own(const struct settings *s)
+{
+	return str_eq(s->from[SET_DATA], "--data") || str_eq(s->from[SET_RUNTIME], "--runtime");
+}
+
 static enum err_code from_servers(struct settings *s, struct error *e)
 {
 	AUTO_JS struct js *all = NULL;
@@ -145,7 +151,7 @@ static enum err_code from_servers(struct settings *s, struct error *e)
 	const struct js *same = s->value[SET_SERVER] ? servers_by_url(all, s->value[SET_SERVER]) : NULL;
 	if (same && !s->value[SET_TOKEN] && js_str(same, "token"))
 		take(s, SET_TOKEN, mem_strdup(js_str(same, "token")), "login");
-	if (!s->value[SET_SERVER] && current)
+	if (!s->value[SET_SERVER] && current && !names_own(s))
 		take_server(s, current);
 	return ERR_OK;
 }

@@ -61,6 +61,8 @@ static enum err_code token_list(struct cli *c, struct error *e)
 	}
 	table_print(&t, &c->out);
 	table_release(&t);
+	if (!js_len(data) && c->err.tty)
+		cli_say(c, "signalbox: no tokens; `signalbox token create NAME` makes one");
 	return ERR_OK;
 }
 

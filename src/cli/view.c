@@ -301,6 +301,13 @@ static void line_turn(struct view *v UNUSED, const struct js *event UNUSED, cons
 	add_pair(&l->text, ": ", js_str(data, "text"));
 }
 
+static void line_retry(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
+{
+	l->colour = COLOUR_YELLOW;
+	strbuf_adds(&l->text, "tries again in ");
+	str_add_duration(&l->text, js_i64(data, "pause_ms", 0));
+}
+
 static void line_usage(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
 	v->tokens += js_i64(data, "input_tokens", 0) + js_i64(data, "output_tokens", 0);
@@ -464,7 +471,7 @@ static const struct {
 	{ "workspace.fetched", line_fetched }, { "workspace.ready", line_ready }, { "workspace.warning", line_warning },
 	{ "workspace.progress", line_progress }, { "message.done", line_message }, { "task.progress", line_message }, { "reasoning.done", line_reasoning },
 	{ "command.started", line_command_started }, { "command.finished", line_command_finished }, { "file.changed", line_file_changed },
-	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "todo.update", line_plan_step }, { "task.turn", line_turn }, { "usage.added", line_usage }, { "agent.raw", line_raw },
+	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "todo.update", line_plan_step }, { "task.turn", line_turn }, { "task.retry_scheduled", line_retry }, { "usage.added", line_usage }, { "agent.raw", line_raw },
 	{ "agent.truncated", line_truncated }, { "agent.error", line_agent_error }, { "agent.warning", line_agent_warning }, { "artifact.written", line_artifact },
 	{ "run.result", line_result }, { "run.ended", line_run_ended }, { "task.done", line_done }, { "task.waiting", line_done }, { "gate.blocked", line_gate },
 	{ "gate.approved", line_settled }, { "gate.rejected", line_settled }, { "gate.answered", line_settled }, { "gate.expired", line_settled }, { "gate.canceled", line_settled },

@@ -141,6 +141,7 @@ enum err_code core_open(const struct core_options *o, struct core **ret, struct 
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->sched_wake, &attr);
 	pthread_cond_init(&c->snapshot_left, &attr);
+	pthread_cond_init(&c->empty_made, &attr);
 	pthread_condattr_destroy(&attr);
 	c->hub = hub_new();
 	c->shown = shown_new();

@@ -55,6 +55,8 @@ struct core {
 	struct uploads *uploads;
 
 	struct js *empty_snapshot; /* of a task without code; guarded by sched_lock */
+	bool empty_making;	   /* somebody makes it; with sched_lock */
+	pthread_cond_t empty_made; /* with sched_lock */
 	pthread_mutex_t sched_lock; /* guards the next five */
 	pthread_cond_t sched_wake;
 	bool sched_asked, sched_stop, draining;

@@ -268,15 +268,32 @@ static enum err_code run_unpack(struct core *c, struct js *source, struct js **r
 	return rc ? error_wrap(e, "archive '%s'", js_str_or(known, "name", upload)) : ERR_OK;
 }
 
-/* The snapshot of nothing is always the same: made once while we live. NULL until then; a copy is the caller's. */
-static struct js *empty_snapshot(struct core *c, const struct js *made)
+/* The snapshot of nothing is always the same: made once while we live, by the first who needs it; the others wait for him. NULL: make it, and
+ * call empty_snapshot_done.  A copy is the caller's. */
+static struct js *empty_snapshot(struct core *c)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += SNAPSHOT_QUEUE_S;
+	pthread_mutex_lock(&c->sched_lock);
+	while (!c->empty_snapshot && c->empty_making)
+		if (pthread_cond_timedwait(&c->empty_made, &c->sched_lock, &until))
+			break;
+	struct js *copy = c->empty_snapshot ? js_copy(c->empty_snapshot) : NULL;
+	c->empty_making = c->empty_making || !copy;
+	pthread_mutex_unlock(&c->sched_lock);
+	return copy;
+}
+
+/* made NULL: it failed, and the next one tries. */
+static void empty_snapshot_done(struct core *c, const struct js *made)
 {
 	pthread_mutex_lock(&c->sched_lock);
 	if (made && !c->empty_snapshot)
 		c->empty_snapshot = js_copy(made);
-	struct js *copy = c->empty_snapshot ? js_copy(c->empty_snapshot) : NULL;
+	c->empty_making = false;
+	pthread_cond_broadcast(&c->empty_made);
 	pthread_mutex_unlock(&c->sched_lock);
-	return copy;
 }
 
 static enum err_code make_snapshot(struct core *c, struct js *source, struct js **ret, struct error *e)
@@ -291,8 +308,6 @@ static enum err_code make_snapshot(struct core *c, struct js *source, struct js 
 		return rc;
 	rc = is_archive ? run_unpack(c, source, ret, e) : run_snapshot(c, dir ? dir : empty, ret, e);
 	snapshot_leave(c);
-	if (!rc && !dir && !is_archive)
-		js_free(empty_snapshot(c, *ret));
 	return rc;
 }
 
@@ -301,8 +316,11 @@ static enum err_code take_snapshot(struct core *c, struct js *source, struct err
 {
 	static const char *const kept[] = { "store", "commit", "tree", "head", "branch", "prefix", "top", "warnings", NULL };
 	bool is_empty = !js_str(source, "dir") && !js_str(source, "upload");
-	AUTO_JS struct js *result = is_empty ? empty_snapshot(c, NULL) : NULL;
-	enum err_code rc = result ? ERR_OK : make_snapshot(c, source, &result, e);
+	AUTO_JS struct js *result = is_empty ? empty_snapshot(c) : NULL;
+	bool makes = !result;
+	enum err_code rc = makes ? make_snapshot(c, source, &result, e) : ERR_OK;
+	if (makes && is_empty)
+		empty_snapshot_done(c, result);
 	for (const char *const *k = kept; !rc && *k; k++)
 		if (js_get(result, *k))
 			js_set(source, *k, js_ref(js_get(result, *k)));

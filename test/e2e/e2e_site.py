@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "test" / "suite"))
@@ -352,8 +353,8 @@ class Site:
         after = ""
         while after is not None:
             page = self.get(f"/v1/tasks?state=QUEUED,RUNNING,WAITING&limit=200{after}")
-            for task in page["data"]:
-                self.call("POST", f"/v1/tasks/{task['id']}/cancel", {})
+            with ThreadPoolExecutor(16) as pool:  # a test may leave a thousand
+                list(pool.map(lambda task: self.call("POST", f"/v1/tasks/{task['id']}/cancel", {}), page["data"]))
             after = f"&after={page['next_cursor']}" if page["next_cursor"] else None
 
     def remove_kept(self):

@@ -161,6 +161,30 @@ def test_say_steers_and_interrupt_ends_a_running_turn(site):
     assert ended(site, task)["status"] in ("DONE", "CANCELED")
 
 
+def test_what_is_typed_while_attached_steers_the_turn_that_runs(site, desk):
+    task = submit(site, "[scenario wait]")
+    wait_for("the command", lambda: site.events(task, "command.started"))
+    d = desk("attach", task)
+    d.until("attached;")
+    os.write(d.master, b"[steer left]\n")
+    d.until("said at once")
+    assert not site.events(task, "message.queued") and site.events(task, "message.sent")
+    assert site.cli("interrupt", task).returncode == 0
+    d.until("CANCELED")
+    assert d.finish() == 3
+
+
+def test_a_gate_is_found_by_the_beginning_of_its_tasks_id_and_ls_tells_the_request(site):
+    task = submit(site, "[scenario touch]", approvals=ALWAYS)
+    open_gate(site, task)
+    row = [line for line in site.cli("ls").stdout.splitlines() if line.startswith(task)]
+    assert row and row[0].endswith("[scenario touch]") and "waiting_human\t" in row[0]
+    assert "progress" not in site.cli("show", task).stdout
+    r = site.cli("approve", task[:25])
+    assert r.returncode == 0, r.stderr
+    assert ended(site, task)["status"] == "DONE"
+
+
 def test_todos_are_the_plan_as_it_is_and_as_it_came_to_be(site):
     task = submit(site, "[scenario plan]")
     assert ended(site, task)["status"] == "DONE"

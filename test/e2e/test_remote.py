@@ -202,6 +202,8 @@ def test_contexts_are_listed_used_and_removed(site, login):
     assert remote(site, "--server", url, "ls").returncode == 0, "the token of a login goes to its own URL"
     assert remote(site, "--context", "nope", "ls").returncode == 5
     assert remote(site, "context", "use", "work").returncode == 0
+    named = remote(site, "--runtime", str(site.home / "nowhere"), "ls")
+    assert named.returncode == 7 and "nowhere" in named.stderr, "one's own server, told by its directory, is stronger than the context that is in use"
 
 
 def test_a_token_that_was_kept_goes_to_no_other_address(site, login):

@@ -36,7 +36,7 @@ def test_each_run_keeps_its_own_changes_and_the_task_has_them_all(site):
     assert trees[0] == trees[1] == site.task(task)["result"]["tree"]
     assert site.get(f"/v1/tasks/{task}/runs")["data"][-1]["result"]["own"]["files"] == 4
     stat = site.cli("diff", task, "--run", "2", "--stat").stdout
-    assert "two.txt" in stat and "gone.txt" in stat and "Bin" in stat and "one.txt" not in stat and " 3 files changed, 1 insertion(+), 1 deletion(-)" in stat
+    assert "two.txt" in stat and "gone.txt" in stat and "Bin" in stat and " one.txt" not in stat and " 3 files changed, 1 insertion(+), 1 deletion(-)" in stat
     assert b"three.txt" in site.cli("diff", task, "--run", "3").stdout.encode() and "gone.txt" not in site.cli("diff", task, "--run", "3").stdout
 
 

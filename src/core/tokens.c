@@ -126,7 +126,7 @@ static enum err_code create_op(struct db_conn *c, void *arg, struct error *e)
 	struct creation *k = arg;
 	int64_t count = 0;
 	/* A revoked token's name may be given again; its row goes then. */
-	enum err_code rc = db_exec(c, e, "DELETE FROM tokens WHERE name=?1 AND (revoked_at IS NOT NULL OR expires_at<?2)", "si", k->name, k->now);
+	enum err_code rc = db_exec(c, e, "DELETE FROM tokens WHERE name=?1 AND (revoked_at IS NOT NULL OR expires_at<=?2)", "si", k->name, k->now);
 	if (!rc)
 		rc = count_tokens(c, &count, e);
 	if (!rc && count >= TOKENS_MAX)

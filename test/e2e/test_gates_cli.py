@@ -165,7 +165,7 @@ def test_what_is_typed_while_attached_steers_the_turn_that_runs(site, desk):
     task = submit(site, "[scenario wait]")
     wait_for("the command", lambda: site.events(task, "command.started"))
     d = desk("attach", task)
-    d.until("attached;")
+    d.until("running")
     os.write(d.master, b"[steer left]\n")
     d.until("said at once")
     assert not site.events(task, "message.queued") and site.events(task, "message.sent")

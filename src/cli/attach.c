@@ -46,7 +46,12 @@ static void say(struct speaker *s)
 	struct error e = ERROR_INIT;
 	int status = 0;
 	js_set(body, "text", js_string_n(strbuf_str(&s->line), s->line.len));
-	if (client_call(s->c->client, "POST", s->path, body, &status, &reply, &e))
+	enum err_code rc = client_call(s->c->client, "POST", s->path, body, &status, &reply, &e);
+	if (rc == ERR_CONFLICT) { /* an agent that cannot be steered hears it after its turn */
+		js_set_bool(body, "queue", true);
+		rc = client_call(s->c->client, "POST", s->path, body, &status, &reply, &e);
+	}
+	if (rc)
 		cli_say(s->c, "signalbox: not said: %s", e.text);
 	else
 		cli_say(s->c, "signalbox: %s", how_said(reply));

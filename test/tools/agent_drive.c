@@ -250,6 +250,7 @@ static void on_line(void *ctx, const char *line, size_t len, size_t full_len UNU
 {
 	struct drive *d = ctx;
 	agent_line(d->agent, line, len);
+	tell_running(d); /* the command's end may come with its beginning */
 }
 
 /* False: the stream is over. */

@@ -414,4 +414,4 @@ def test_who_unpacks_has_no_network_and_none_of_the_servers_variables(new_site):
         last = [net for net, _, pid in looks if name != b"fetch" or pid in unpackers][-1]
         assert last != ours, name
         for secret in (b"sk-of-the-server", b"agent.sock", b"password"):
-            assert not any(secret in env for _, env, _ in looks), name
+            assert not any(secret in env for _, env, pid in looks if name != b"fetch" or pid in unpackers), name

@@ -140,7 +140,7 @@ def test_a_follower_is_told_when_the_server_stops(new_site):
     threads = [threading.Thread(target=lambda: got.append(list(follow_all(site, after="0", follow=1)))),
                threading.Thread(target=lambda: got.append([(None, (e.get("type"), e)) for e in jsonl(site, id, "follow=1") if "seq" not in e]))]
     [t.start() for t in threads]
-    wait_for("both", lambda: 'signalbox_stream_subscribers 2' in site.call("GET", "/metrics")[1])
+    wait_for("both", lambda: 'signalbox_http_streams 2\n' in site.call("GET", "/metrics")[1])
     site.stop_server()
     [t.join(60) for t in threads]
     assert sorted([e[0] for c, e in lines if c is None] for lines in got) == [["hello", "sync", "stopping"]] * 2

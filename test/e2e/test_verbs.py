@@ -49,13 +49,14 @@ def test_labels_and_words_choose_what_ls_shows(site):
     assert names("--search", "mongoose*", "--state", "error") == []
 
 
-def test_attach_shows_what_comes_and_ends_with_the_outcome(site):
+def test_attach_shows_what_comes_and_ends_with_the_outcome(new_site):
+    site = new_site(model=False)
     id = site.submit(f"echo before; {HOLD}; echo after; exit 3")
     wait_for("its first word", lambda: site.events(id, "message.done"))
     child = subprocess.Popen([str(PROGRAM), "attach", "--tail", "0", id], env=site.environment(), cwd=site.home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True, **site.identity())
     site.children.append(child)
-    wait_for("the stream", lambda: "signalbox_stream_subscribers 1" in site.call("GET", "/metrics")[1])
+    wait_for("the stream", lambda: "signalbox_http_streams 1\n" in site.call("GET", "/metrics")[1])
     site.release(id)
     out, err = child.communicate(timeout=DEADLINE)
     assert child.returncode == 1 and "after" in err + out and "before" not in err, (out, err)

@@ -38,7 +38,7 @@ static void scrub_outcome(const struct runner *r, struct agent_outcome *o)
 static void sink_event(void *ctx, const char *type, struct js *data_taken)
 {
 	struct runner *r = ctx;
-	if (r->dropped_bytes) { /* over the output limit: counted, not kept */
+	if (r->dropped_bytes || r->record_broken) { /* over the output limit: counted, not kept */
 		js_free(data_taken);
 		return;
 	}
@@ -93,6 +93,16 @@ void agent_end_turn(struct runner *r, const char *who)
 		runner_verdict(r, PHASE_CANCELED, "interrupted", "interrupted by %s", who);
 }
 
+/* What could not be kept must not be told either: no event may say more than the raw output and the spool do. */
+static void write_raw(struct runner *r, const char *data, size_t n)
+{
+	struct error e = ERROR_INIT;
+	if (r->record_broken || r->out_file < 0 || !file_write_all(r->out_file, data, n, &e))
+		return;
+	runner_verdict(r, PHASE_FAILED, "disk_failed", "keep the agent's output: %s", e.text);
+	r->record_broken = true;
+}
+
 /* With secrets about, the raw lines are kept one by one, with stars. */
 static void keep_raw_line(struct runner *r, const char *line, size_t len)
 {
@@ -104,8 +114,8 @@ static void keep_raw_line(struct runner *r, const char *line, size_t len)
 	strbuf_add(&clean, line + skip, len - skip);
 	scrub_text(&r->secrets, &clean);
 	strbuf_addc(&clean, '\n');
-	if (r->out_file >= 0 && r->out_bytes < runner_limit(r, "output") && file_write_all(r->out_file, clean.data, clean.len, NULL))
-		log_warn("events.jsonl: not written");
+	if (r->out_bytes < runner_limit(r, "output"))
+		write_raw(r, clean.data, clean.len);
 }
 
 static void on_line(void *ctx, const char *line, size_t len, size_t full_len)
@@ -119,7 +129,8 @@ static void on_line(void *ctx, const char *line, size_t len, size_t full_len)
 	}
 	if (r->secrets.count)
 		keep_raw_line(r, line, len);
-	agent_line(r->agent, line, len);
+	if (!r->record_broken)
+		agent_line(r->agent, line, len);
 }
 
 /* The raw output is kept as it came, up to the limit. */
@@ -127,12 +138,8 @@ static void keep_raw(struct runner *r, const char *data, size_t n)
 {
 	int64_t room = runner_limit(r, "output") - r->out_bytes;
 	size_t kept = room <= 0 ? 0 : (int64_t)n < room ? n : (size_t)room;
-	struct error e = ERROR_INIT;
-	if (kept && !r->secrets.count && r->out_file >= 0 && file_write_all(r->out_file, data, kept, &e)) {
-		runner_verdict(r, PHASE_FAILED, "disk_failed", "keep the agent's output: %s", e.text);
-		close(r->out_file);
-		r->out_file = -1;
-	}
+	if (kept && !r->secrets.count)
+		write_raw(r, data, kept);
 	r->out_bytes += (int64_t)kept;
 	r->dropped_bytes += (int64_t)(n - kept);
 }

@@ -45,6 +45,7 @@ void runner_event(struct runner *r, const char *type, const char *actor, struct 
 	if (spool_add(r->spool, type, actor, data_taken, &e)) {
 		log_error("%s", e.text);
 		runner_verdict(r, PHASE_FAILED, "spool_failed", "%s", e.text);
+		r->record_broken = true;
 	}
 	js_free(data_taken);
 }

@@ -96,6 +96,7 @@ struct runner {
 	enum phase phase;
 	struct verdict verdict;
 	bool result_spooled, over, stale;
+	bool record_broken; /* a line of the raw output or of the spool was lost: the agent is no longer heard */
 
 	struct spool *spool;
 	struct link *link;

@@ -7,14 +7,6 @@
 #define GATES_DEFAULT 200
 #define TODO_EVENTS_MAX 1000 /* of one page */
 
-static void answer(struct http_request *r, enum err_code rc, int status, struct js *body_taken, const struct error *e)
-{
-	if (rc)
-		http_reply_error(r, e);
-	else
-		http_reply_js(r, status, body_taken);
-}
-
 void api_list_gates(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
@@ -36,7 +28,7 @@ void api_get_gate(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	struct js *gate = NULL;
 	enum err_code rc = core_gate(a->core, http_param(r, "gate"), &gate, &e);
-	answer(r, rc, 200, gate, &e);
+	http_reply_outcome(r, rc, 200, gate, &e);
 }
 
 void api_interrupt_task(struct http_request *r, void *ctx)
@@ -45,7 +37,7 @@ void api_interrupt_task(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
 	enum err_code rc = core_interrupt(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
-	answer(r, rc, 202, task, &e);
+	http_reply_outcome(r, rc, 202, task, &e);
 }
 
 void api_get_todos(struct http_request *r, void *ctx)
@@ -54,7 +46,7 @@ void api_get_todos(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	struct js *list = NULL;
 	enum err_code rc = core_todos(a->core, http_param(r, "task"), http_query(r, "repo"), &list, &e);
-	answer(r, rc, 200, list, &e);
+	http_reply_outcome(r, rc, 200, list, &e);
 }
 
 struct todo_page {

@@ -60,8 +60,5 @@ void api_prune(struct http_request *r, void *ctx)
 		rc = js_want_i64(body, "", "older_than_s", 0, OLDER_MAX_S, &older_s, &e);
 	if (!rc)
 		rc = core_prune(a->core, dry_run, older_s * 1000, &result, &e);
-	if (rc)
-		http_reply_error(r, &e);
-	else
-		http_reply_js(r, 200, result);
+	http_reply_outcome(r, rc, 200, result, &e);
 }

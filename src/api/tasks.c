@@ -9,14 +9,6 @@
 #define LIST_DEFAULT 50
 #define LABELS_ASKED_MAX 32 /* of one list */
 
-static void answer(struct http_request *r, enum err_code rc, int status, struct js *body_taken, const struct error *e)
-{
-	if (rc)
-		http_reply_error(r, e);
-	else
-		http_reply_js(r, status, body_taken);
-}
-
 bool api_task_id(struct http_request *r, struct api *a, char ret_id[27])
 {
 	struct error e = ERROR_INIT;
@@ -57,7 +49,7 @@ void api_list_tasks(struct http_request *r, void *ctx)
 			labels[f.label_count++] = label;
 	if (!rc)
 		rc = core_tasks(a->core, &f, &list, &e);
-	answer(r, rc, 200, list, &e);
+	http_reply_outcome(r, rc, 200, list, &e);
 }
 
 void api_get_task(struct http_request *r, void *ctx)
@@ -88,7 +80,7 @@ void api_patch_task(struct http_request *r, void *ctx)
 	struct js *task = NULL;
 	const struct js *body = http_body_js(r, &e);
 	enum err_code rc = body ? core_patch(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), body, &task, &e) : e.code;
-	answer(r, rc, 200, task, &e);
+	http_reply_outcome(r, rc, 200, task, &e);
 }
 
 /* cancel and retry take no words; what is sent all the same is looked at. */
@@ -144,7 +136,7 @@ void api_list_runs(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	struct js *list = NULL;
 	enum err_code rc = core_runs(a->core, http_param(r, "task"), http_query(r, "repo"), &list, &e);
-	answer(r, rc, 200, list, &e);
+	http_reply_outcome(r, rc, 200, list, &e);
 }
 
 void api_get_run(struct http_request *r, void *ctx)
@@ -153,7 +145,7 @@ void api_get_run(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	struct js *run = NULL;
 	enum err_code rc = core_run(a->core, http_param(r, "run"), &run, &e);
-	answer(r, rc, 200, run, &e);
+	http_reply_outcome(r, rc, 200, run, &e);
 }
 
 void api_runner_events(struct http_request *r, void *ctx)
@@ -163,7 +155,7 @@ void api_runner_events(struct http_request *r, void *ctx)
 	struct js *reply = NULL;
 	const struct js *body = http_body_js(r, &e);
 	enum err_code rc = body ? core_ingest(a->core, http_param(r, "run"), api_bearer(r), body, &reply, &e) : e.code;
-	answer(r, rc, 200, reply, &e);
+	http_reply_outcome(r, rc, 200, reply, &e);
 }
 
 void api_post_message(struct http_request *r, void *ctx)

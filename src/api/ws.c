@@ -285,10 +285,7 @@ void api_post_external(struct http_request *r, void *ctx)
 	struct js *reply = NULL;
 	const struct js *m = http_body_js(r, &e);
 	enum err_code rc = m ? core_external(a->core, http_principal(r), m, &reply, &e) : e.code;
-	if (rc)
-		http_reply_error(r, &e);
-	else
-		http_reply_js(r, 200, reply);
+	http_reply_outcome(r, rc, 200, reply, &e);
 }
 
 void api_get_external(struct http_request *r, void *ctx)

@@ -84,17 +84,7 @@ struct generation {
 static enum err_code generation_op(struct db_conn *c, void *arg, struct error *e)
 {
 	struct generation *g = arg;
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT generation FROM tasks WHERE id=?1", &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, g->task);
-	rc = db_step(s, &row, e);
-	if (!rc && row)
-		g->n = db_int(s, 0);
-	db_done(s);
-	return rc;
+	return db_number(c, e, &g->n, "SELECT generation FROM tasks WHERE id=?1", "s", g->task);
 }
 
 int64_t core_generation(struct core *c, const char *task_id)

@@ -22,12 +22,6 @@ void gate_row_release(struct gate_row *g)
 	*g = (struct gate_row){ 0 };
 }
 
-static struct js *column_js(struct db_stmt *s, int column)
-{
-	const char *text = db_text(s, column);
-	return text ? js_parse(text, strlen(text), NULL) : NULL;
-}
-
 enum err_code gate_load(struct db_conn *c, const char *id, struct gate_row *ret, struct error *e)
 {
 	struct db_stmt *s;
@@ -52,28 +46,13 @@ enum err_code gate_load(struct db_conn *c, const char *id, struct gate_row *ret,
 	return rc;
 }
 
-/* One number of one row; 0 when there is none. */
-static enum err_code count_of(struct db_conn *c, const char *sql, const char *a, int64_t *ret, struct error *e)
-{
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(c, sql, &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, a);
-	rc = db_step(s, &row, e);
-	*ret = !rc && row ? db_int(s, 0) : 0;
-	db_done(s);
-	return rc;
-}
-
 enum err_code gate_count(struct db_conn *c, const struct run_row *r, int64_t *ret_blocked, int64_t *ret_undelivered, struct error *e)
 {
-	enum err_code rc = count_of(c, "SELECT COUNT(*) FROM gates WHERE run=?1 AND request IS NOT NULL AND state='blocked'", r->id, ret_blocked, e);
+	enum err_code rc = db_number(c, e, ret_blocked, "SELECT COUNT(*) FROM gates WHERE run=?1 AND request IS NOT NULL AND state='blocked'", "s", r->id);
 	/* An abort, and a time that was up, have ended the turn: nobody has to be started to hear that. */
-	return rc ? rc : count_of(c, "SELECT COUNT(*) FROM gates g JOIN runs r ON r.id=?1 WHERE g.task=r.task AND g.turn=r.turn AND g.request IS NOT NULL"
+	return rc ? rc : db_number(c, e, ret_undelivered, "SELECT COUNT(*) FROM gates g JOIN runs r ON r.id=?1 WHERE g.task=r.task AND g.turn=r.turn AND g.request IS NOT NULL"
 		" AND g.state IN ('approved','rejected','answered','expired') AND g.delivered_at IS NULL AND g.decision IS NOT NULL"
-		" AND json_extract(g.decision,'$.decision')<>'abort' AND COALESCE(json_extract(g.decision,'$.then'),'')<>'fail'", r->id, ret_undelivered, e);
+		" AND json_extract(g.decision,'$.decision')<>'abort' AND COALESCE(json_extract(g.decision,'$.then'),'')<>'fail'", "s", r->id);
 }
 
 enum err_code task_has_live_run(struct db_conn *c, const struct task_row *t, bool *ret, struct error *e)
@@ -98,12 +77,13 @@ enum err_code command_add(struct db_conn *c, const char *run, const char *kind, 
 enum err_code gate_open(struct db_conn *c, const struct run_row *r, const struct js *data, int64_t at, struct outbox *out, struct error *e)
 {
 	const char *id = js_str_or(data, "gate", ""), *kind = js_str_or(data, "kind", ""), *until = js_str(data, "deadline_at");
-	int64_t open = 0, there = 0, deadline = until ? clock_parse_rfc3339(until) : -1;
+	bool there = false;
+	int64_t open = 0, deadline = until ? clock_parse_rfc3339(until) : -1;
 	if (!clock_is_id(id) || !kind[0])
 		return error_set(e, ERR_INVALID, "gate.blocked: '%.40s' is not a gate of kind '%.40s'", id, kind);
-	enum err_code rc = count_of(c, "SELECT COUNT(*) FROM gates WHERE task=?1 AND state='blocked'", r->task, &open, e);
+	enum err_code rc = db_number(c, e, &open, "SELECT COUNT(*) FROM gates WHERE task=?1 AND state='blocked'", "s", r->task);
 	if (!rc)
-		rc = count_of(c, "SELECT COUNT(*) FROM gates WHERE id=?1", id, &there, e);
+		rc = db_has(c, e, &there, "SELECT 1 FROM gates WHERE id=?1", "s", id);
 	if (!rc && open >= OPEN_PER_TASK_MAX)
 		rc = error_set(e, ERR_INVALID, "gate.blocked: %d gates of the task are open already", OPEN_PER_TASK_MAX);
 	if (rc || there)

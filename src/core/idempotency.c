@@ -284,16 +284,7 @@ static enum err_code sweep_op(struct db_conn *c, void *arg, struct error *e)
 
 static enum err_code count_op(struct db_conn *c, void *arg, struct error *e)
 {
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT COUNT(*) FROM idempotency", &s, e);
-	if (rc)
-		return rc;
-	rc = db_step(s, &row, e);
-	if (!rc && row)
-		*(int64_t *)arg = db_int(s, 0);
-	db_done(s);
-	return rc;
+	return db_number(c, e, arg, "SELECT COUNT(*) FROM idempotency", "");
 }
 
 void idem_tick(struct core *c)

@@ -105,17 +105,10 @@ static enum err_code import_gate(struct db_conn *conn, struct import *i, const s
 
 static enum err_code close_gates(struct db_conn *conn, struct import *i, struct error *e)
 {
-	struct db_stmt *s;
 	if (phase_is_terminal(i->task.phase))
 		return db_exec(conn, e, "UPDATE gates SET state='canceled', settled_at=?2, actor=?3 WHERE task=?1 AND state='blocked'", "sis", i->id, i->task.completed_at,
 			SERVER_ACTOR);
-	enum err_code rc = db_prepare(conn, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, i->id);
-	rc = db_step(s, &i->waits, e);
-	db_done(s);
-	return rc;
+	return db_has(conn, e, &i->waits, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", "s", i->id);
 }
 
 /* ---- the log */

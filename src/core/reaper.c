@@ -280,14 +280,7 @@ struct held {
 static enum err_code held_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct held *h = arg;
-	struct db_stmt *s;
-	enum err_code rc = db_prepare(conn, "SELECT 1 FROM runs WHERE id=?1 AND released=0", &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, h->run_id);
-	rc = db_step(s, &h->held, e);
-	db_done(s);
-	return rc;
+	return db_has(conn, e, &h->held, "SELECT 1 FROM runs WHERE id=?1 AND released=0", "s", h->run_id);
 }
 
 static bool is_held(struct core *c, const char *run_id)

@@ -116,14 +116,8 @@ static enum err_code unqueue_op(struct db_conn *conn, void *arg, struct error *e
 static enum err_code end_task_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct mend *m = arg;
-	struct db_stmt *s;
 	bool still = false;
-	enum err_code rc = db_prepare(conn, "SELECT 1 FROM tasks WHERE id=?1 AND " WITHOUT_RUN, &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, m->id);
-	rc = db_step(s, &still, e);
-	db_done(s);
+	enum err_code rc = db_has(conn, e, &still, "SELECT 1 FROM tasks WHERE id=?1 AND " WITHOUT_RUN, "s", m->id);
 	if (rc || !still)
 		return rc ? rc : error_set(e, ERR_CONFLICT, "it has come right");
 	struct move move = { .to = PHASE_FAILED, .reason = "inconsistent", .error = "its run has ended and the task had not", .actor = SERVER_ACTOR };

@@ -61,13 +61,7 @@ static enum err_code batch_op(struct db_conn *c, void *arg, struct error *e)
 
 static enum err_code wanted_op(struct db_conn *c, void *arg, struct error *e)
 {
-	struct db_stmt *s;
-	enum err_code rc = db_prepare(c, "SELECT 1 FROM tasks WHERE rowid>(SELECT n FROM search_mark) LIMIT 1", &s, e);
-	if (rc)
-		return rc;
-	rc = db_step(s, arg, e);
-	db_done(s);
-	return rc;
+	return db_has(c, e, arg, "SELECT 1 FROM tasks WHERE rowid>(SELECT n FROM search_mark) LIMIT 1", "");
 }
 
 static enum err_code catch_up(struct core *c, int64_t time_ms, bool *ret_more, struct error *e)

@@ -103,25 +103,13 @@ struct stored {
 	char *found_sealed;
 };
 
-static enum err_code count_op(struct db_conn *conn, const struct stored *s, struct error *e)
-{
-	struct db_stmt *q;
-	bool row = false;
-	enum err_code rc = db_prepare(conn, "SELECT COUNT(*) FROM secrets WHERE project=?1 AND name<>?2", &q, e);
-	if (rc)
-		return rc;
-	db_bind_text(q, 1, s->project);
-	db_bind_text(q, 2, s->name);
-	rc = db_step(q, &row, e);
-	bool full = !rc && row && db_int(q, 0) >= SECRETS_MAX_STORED;
-	db_done(q);
-	return full ? error_set(e, ERR_LIMIT, "%d secrets are stored already", SECRETS_MAX_STORED) : rc;
-}
-
 static enum err_code set_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	const struct stored *s = arg;
-	enum err_code rc = count_op(conn, s, e);
+	int64_t others = 0;
+	enum err_code rc = db_number(conn, e, &others, "SELECT COUNT(*) FROM secrets WHERE project=?1 AND name<>?2", "ss", s->project, s->name);
+	if (!rc && others >= SECRETS_MAX_STORED)
+		rc = error_set(e, ERR_LIMIT, "%d secrets are stored already", SECRETS_MAX_STORED);
 	return rc ? rc : db_exec(conn, e, "INSERT OR REPLACE INTO secrets(project,name,kind,sealed,created_by,created_at) VALUES(?1,?2,?3,?4,?5,?6)", "sssssi",
 		s->project, s->name, s->kind, s->sealed, s->who, s->at);
 }

@@ -99,20 +99,6 @@ static enum err_code find_same(struct db_conn *c, struct talk *k, bool *ret_know
 	return rc;
 }
 
-static enum err_code count_waiting(struct db_conn *c, const char *task, int64_t *ret, struct error *e)
-{
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT COUNT(*) FROM messages WHERE task=?1 AND delivered=0", &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, task);
-	rc = db_step(s, &row, e);
-	*ret = !rc && row ? db_int(s, 0) : 0;
-	db_done(s);
-	return rc;
-}
-
 static struct js *message_data(const struct talk *k)
 {
 	struct js *data = js_object();
@@ -127,7 +113,7 @@ static enum err_code message_at_work(struct db_conn *c, struct talk *k, const st
 {
 	int64_t waiting = 0;
 	bool live = false;
-	enum err_code rc = count_waiting(c, t->id, &waiting, e);
+	enum err_code rc = db_number(c, e, &waiting, "SELECT COUNT(*) FROM messages WHERE task=?1 AND delivered=0", "s", t->id);
 	if (!rc)
 		rc = task_has_live_run(c, t, &live, e);
 	bool steer = live && !k->queue && (t->phase == PHASE_RUNNING || t->phase == PHASE_WAITING_HUMAN) && adapter_can(t, "steer");

@@ -59,7 +59,7 @@ static char *column_dup(struct db_stmt *s, int column)
 	return mem_strdup(db_text(s, column));
 }
 
-static struct js *column_js(struct db_stmt *s, int column)
+struct js *column_js(struct db_stmt *s, int column)
 {
 	const char *text = db_text(s, column);
 	return text ? js_parse(text, strlen(text), NULL) : NULL;
@@ -185,17 +185,11 @@ static enum err_code find_by_beginning(struct db_conn *c, const char *ref, char 
 enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e)
 {
 	if (clock_is_id(ref)) {
-		struct db_stmt *s;
-		bool row = false;
-		enum err_code rc = db_prepare(c, "SELECT 1 FROM tasks WHERE id=?1", &s, e);
+		bool there = false;
+		enum err_code rc = db_has(c, e, &there, "SELECT 1 FROM tasks WHERE id=?1", "s", ref);
 		if (rc)
 			return rc;
-		db_bind_text(s, 1, ref);
-		rc = db_step(s, &row, e);
-		db_done(s);
-		if (rc)
-			return rc;
-		if (row) {
+		if (there) {
 			snprintf(ret_id, ID_SIZE, "%s", ref);
 			return ERR_OK;
 		}
@@ -388,6 +382,8 @@ enum err_code task_move(struct db_conn *c, const char *id, const struct move *m,
 	AUTO_TASK struct task_row t = { 0 };
 	int64_t now = m->at ? m->at : clock_wall_ms();
 	enum err_code rc = task_load(c, id, &t, e);
+	if (!rc && t.phase == PHASE_WAITING_HUMAN && m->to == PHASE_WAITING_HUMAN)
+		return ERR_OK; /* its run has died, or asks once more: it goes on waiting */
 	if (!rc)
 		rc = m->reopen ? state_reopen_check(t.phase, e) : state_move_check(t.phase, m->to, e);
 	/* Nobody waits for the answer any more. While the run is being collected it is not said yet: a run that was killed keeps its gates. */
@@ -409,18 +405,6 @@ static enum err_code run_ended_event(struct db_conn *c, const struct run_row *r,
 	return event_add(c, r->task, "run.ended", r->worker, r->n, m->actor, now, d, out, e);
 }
 
-/* A task that waits with its run goes on waiting when that has died: its gates are open still. */
-static enum err_code follow_run(struct db_conn *c, const char *id, const struct move *m, enum phase to, struct outbox *out, struct error *e)
-{
-	AUTO_TASK struct task_row t = { 0 };
-	struct move task = *m;
-	task.to = to;
-	enum err_code rc = task_load(c, id, &t, e);
-	if (rc || (t.phase == PHASE_WAITING_HUMAN && to == PHASE_WAITING_HUMAN))
-		return rc;
-	return task_move(c, id, &task, out, e);
-}
-
 enum err_code run_move(struct db_conn *c, const char *run_id, const struct move *m, enum phase task_to, struct outbox *out, struct error *e)
 {
 	AUTO_RUN struct run_row r = { 0 };
@@ -437,5 +421,7 @@ enum err_code run_move(struct db_conn *c, const char *run_id, const struct move 
 			"ssssii", run_id, phase_name(m->to), m->reason, m->error, (int64_t)ends, now);
 	if (!rc && ends)
 		rc = run_ended_event(c, &r, m, now, out, e);
-	return rc ? rc : follow_run(c, r.task, m, task_to, out, e);
+	struct move task = *m;
+	task.to = task_to;
+	return rc ? rc : task_move(c, r.task, &task, out, e);
 }

@@ -35,6 +35,7 @@ struct outbox {
 };
 void outbox_release(struct outbox *o);
 
+struct js *column_js(struct db_stmt *s, int column); /* a column that holds JSON; NULL for NULL */
 void task_row_release(struct task_row *t);
 void run_row_release(struct run_row *r);
 #define AUTO_TASK __attribute__((cleanup(task_row_release)))

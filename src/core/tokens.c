@@ -108,19 +108,6 @@ struct creation {
 	int64_t expires_at, now;
 };
 
-static enum err_code count_tokens(struct db_conn *c, int64_t *ret, struct error *e)
-{
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT COUNT(*) FROM tokens", &s, e);
-	if (rc)
-		return rc;
-	rc = db_step(s, &row, e);
-	*ret = !rc && row ? db_int(s, 0) : 0;
-	db_done(s);
-	return rc;
-}
-
 static enum err_code create_op(struct db_conn *c, void *arg, struct error *e)
 {
 	struct creation *k = arg;
@@ -128,7 +115,7 @@ static enum err_code create_op(struct db_conn *c, void *arg, struct error *e)
 	/* A revoked token's name may be given again; its row goes then. */
 	enum err_code rc = db_exec(c, e, "DELETE FROM tokens WHERE name=?1 AND (revoked_at IS NOT NULL OR expires_at<=?2)", "si", k->name, k->now);
 	if (!rc)
-		rc = count_tokens(c, &count, e);
+		rc = db_number(c, e, &count, "SELECT COUNT(*) FROM tokens", "");
 	if (!rc && count >= TOKENS_MAX)
 		return error_set(e, ERR_LIMIT, "there are %d tokens already", TOKENS_MAX);
 	if (!rc)

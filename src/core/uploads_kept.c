@@ -190,15 +190,8 @@ struct use {
 static enum err_code use_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct use *u = arg;
-	struct db_stmt *s;
-	enum err_code rc = db_prepare(conn, "SELECT 1 FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost')"
-		" AND json_extract(spec, '$.source.upload')=?1 LIMIT 1", &s, e);
-	if (rc)
-		return rc;
-	db_bind_text(s, 1, u->id);
-	rc = db_step(s, &u->used, e);
-	db_done(s);
-	return rc;
+	return db_has(conn, e, &u->used, "SELECT 1 FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost')"
+		" AND json_extract(spec, '$.source.upload')=?1 LIMIT 1", "s", u->id);
 }
 
 static void sweep(struct core *c, const char *id, const char *suffix, void *ctx UNUSED)

@@ -62,3 +62,7 @@ int64_t db_changes(struct db_conn *c); /* rows changed by the last statement */
 int64_t db_inserted(struct db_conn *c); /* the number of the row inserted last, of a table that numbers them */
 /* prepare + bind by a format + step to the end: 'i' int64_t, 's' const char *, 'n' NULL. For statements without rows. */
 MUST_USE enum err_code db_exec(struct db_conn *c, struct error *e, const char *sql, const char *fmt, ...);
+/* The same for a query of which only the first column of the first row is wanted: *ret 0 when there is no row, or NULL in it. */
+MUST_USE enum err_code db_number(struct db_conn *c, struct error *e, int64_t *ret, const char *sql, const char *fmt, ...);
+/* ... and for one of which only counts whether it has a row. */
+MUST_USE enum err_code db_has(struct db_conn *c, struct error *e, bool *ret, const char *sql, const char *fmt, ...);

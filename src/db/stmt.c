@@ -235,19 +235,56 @@ static void bind_format(struct db_stmt *s, const char *fmt, va_list ap)
 	}
 }
 
+static enum err_code prepare_bound(struct db_conn *c, const char *sql, const char *fmt, va_list ap, struct db_stmt **ret, struct error *e)
+{
+	enum err_code rc = db_prepare(c, sql, ret, e);
+	if (!rc)
+		bind_format(*ret, fmt, ap);
+	return rc;
+}
+
 enum err_code db_exec(struct db_conn *c, struct error *e, const char *sql, const char *fmt, ...)
 {
 	struct db_stmt *s = NULL;
-	enum err_code rc = db_prepare(c, sql, &s, e);
-	if (rc)
-		return rc;
 	va_list ap;
 	va_start(ap, fmt);
-	bind_format(s, fmt, ap);
+	enum err_code rc = prepare_bound(c, sql, fmt, ap, &s, e);
 	va_end(ap);
 	bool row = true;
 	while (row && !rc)
 		rc = db_step(s, &row, e);
+	db_done(s);
+	return rc;
+}
+
+enum err_code db_number(struct db_conn *c, struct error *e, int64_t *ret, const char *sql, const char *fmt, ...)
+{
+	struct db_stmt *s = NULL;
+	bool row = false;
+	va_list ap;
+	va_start(ap, fmt);
+	enum err_code rc = prepare_bound(c, sql, fmt, ap, &s, e);
+	va_end(ap);
+	if (!rc)
+		rc = db_step(s, &row, e);
+	if (!rc)
+		*ret = row ? db_int(s, 0) : 0;
+	db_done(s);
+	return rc;
+}
+
+enum err_code db_has(struct db_conn *c, struct error *e, bool *ret, const char *sql, const char *fmt, ...)
+{
+	struct db_stmt *s = NULL;
+	bool row = false;
+	va_list ap;
+	va_start(ap, fmt);
+	enum err_code rc = prepare_bound(c, sql, fmt, ap, &s, e);
+	va_end(ap);
+	if (!rc)
+		rc = db_step(s, &row, e);
+	if (!rc)
+		*ret = row;
 	db_done(s);
 	return rc;
 }

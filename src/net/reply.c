@@ -139,6 +139,14 @@ void http_reply_js(struct http_request *r, int status, struct js *taken)
 	reply_text(r, status, "application/json", text);
 }
 
+void http_reply_outcome(struct http_request *r, enum err_code rc, int status, struct js *taken, const struct error *e)
+{
+	if (rc)
+		http_reply_error(r, e);
+	else
+		http_reply_js(r, status, taken);
+}
+
 void http_reply_error_status(struct http_request *r, int status, const struct error *e)
 {
 	AUTO_JS struct js *problem = js_object();

@@ -58,6 +58,7 @@ static void add_members(struct table *t, const struct js *task)
 		table_add(t, COLOUR_DIM, "queue_position");
 		table_addf(t, COLOUR_NONE, "%" PRId64, js_i64(task, "queue_position", 0));
 	}
+	add_member(t, "waits_for", js_str(task, "waits_for"));
 	add_member(t, "prompt", js_str(task, "prompt"));
 }
 

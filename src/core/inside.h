@@ -60,6 +60,7 @@ struct core {
 	pthread_mutex_t sched_lock; /* guards the next five */
 	pthread_cond_t sched_wake;
 	bool sched_asked, sched_stop, draining;
+	bool sched_short_of_room; /* the scheduler's alone: it has said so */
 	bool sched_full; /* the last look found every place taken; whoever frees one asks */
 	int snapshots_now, snapshots_waiting;
 	pthread_cond_t snapshot_left; /* with sched_lock */
@@ -118,6 +119,8 @@ void launch_clean_up(struct core *c, const char *run_id);
 /* sched.c */
 MUST_USE enum err_code sched_start(struct core *c, struct error *e);
 void sched_stop(struct core *c);
+/* What a queued task waits for, in words for people, without "waits for"; nothing when its turn has come.  In a db op. */
+MUST_USE enum err_code sched_why_queued(struct db_conn *conn, struct core *c, const struct task_row *t, struct strbuf *out, struct error *e);
 void sched_ask(struct core *c); /* something may be claimable */
 void sched_ask_queued(struct core *c); /* ... because something was queued: nobody is woken while all places are taken */
 

@@ -83,21 +83,6 @@ static enum err_code pick(struct db_conn *c, const struct live *live, int64_t pe
 	return rc;
 }
 
-static enum err_code next_pause(struct db_conn *c, int64_t *ret_ms, struct error *e)
-{
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT MIN(not_before) FROM queue WHERE not_before>?1 AND boot=?2", &s, e);
-	if (rc)
-		return rc;
-	db_bind_int(s, 1, clock_mono_ms());
-	db_bind_text(s, 2, clock_boot_id());
-	rc = db_step(s, &row, e);
-	*ret_ms = !rc && row ? db_int(s, 0) : 0;
-	db_done(s);
-	return rc;
-}
-
 static enum err_code insert_run(struct db_conn *conn, const struct task_row *t, struct claim *k, struct error *e)
 {
 	int64_t n = t->run_n + 1, now = clock_wall_ms(), attempt = t->house_failures + t->agent_failures + 1;
@@ -129,7 +114,7 @@ static enum err_code claim_op(struct db_conn *conn, void *arg, struct error *e)
 		return rc;
 	rc = pick(conn, &live, conf_limit(config, "running_per_repository"), &task, e);
 	if (rc || !task)
-		return rc ? rc : next_pause(conn, &k->next_ms, e);
+		return rc ? rc : db_number(conn, e, &k->next_ms, "SELECT MIN(not_before) FROM queue WHERE not_before>?1 AND boot=?2", "is", clock_mono_ms(), clock_boot_id());
 	rc = task_load(conn, task, &t, e);
 	struct move m = { .to = PHASE_CLAIMED, .actor = SERVER_ACTOR };
 	if (!rc)
@@ -225,15 +210,10 @@ static enum err_code expire_op(struct db_conn *conn, void *arg, struct error *e)
 static enum err_code count_queue_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct core *c = arg;
-	struct db_stmt *s;
-	bool row = false;
-	enum err_code rc = db_prepare(conn, "SELECT COUNT(*) FROM queue", &s, e);
-	if (rc)
-		return rc;
-	rc = db_step(s, &row, e);
-	if (!rc && row)
-		atomic_store(&c->queued_about, (unsigned long long)db_int(s, 0));
-	db_done(s);
+	int64_t n = 0;
+	enum err_code rc = db_number(conn, e, &n, "SELECT COUNT(*) FROM queue", "");
+	if (!rc)
+		atomic_store(&c->queued_about, (unsigned long long)n);
 	return rc;
 }
 
@@ -276,21 +256,66 @@ static void tick_when_due(struct core *c, int64_t *next_tick)
 	gates_tick(c);
 }
 
-/* A long queue of short tasks must not keep the ticks waiting. */
 /* A run that begins on a full disk ends at once, and with it the task: better it waits in the queue. */
-static bool has_room(struct core *c)
+static bool has_room(const struct core *c)
 {
 	struct statvfs disk;
 	return statvfs(c->data, &disk) < 0 || (uint64_t)disk.f_bavail * disk.f_frsize >= CLAIM_DISK_MIN_BYTES;
 }
 
+/* ... and the log says so, once each time. */
+static bool may_claim(struct core *c)
+{
+	bool short_of_room = !has_room(c);
+	if (short_of_room && !c->sched_short_of_room)
+		log_warn("queue: nothing is started, less than %llu MiB are free in '%s'", (unsigned long long)(CLAIM_DISK_MIN_BYTES >> 20), c->data);
+	c->sched_short_of_room = short_of_room;
+	return !short_of_room && !is_draining(c);
+}
+
+static enum err_code why_limits(struct db_conn *conn, const struct core *c, const struct task_row *t, struct strbuf *out, struct error *e)
+{
+	int64_t all = 0, same = 0, running = conf_limit(c->config, "running"), per_repo = conf_limit(c->config, "running_per_repository");
+	enum err_code rc = db_number(conn, e, &all, "SELECT COUNT(*) FROM runs WHERE released=0", "");
+	if (!rc)
+		rc = db_number(conn, e, &same, "SELECT COUNT(*) FROM runs WHERE released=0 AND repo=?1", "s", t->repo);
+	if (!rc && all >= running)
+		strbuf_addf(out, "a place: %lld tasks are at work (limits.running %lld)", (long long)all, (long long)running);
+	else if (!rc && same >= per_repo)
+		strbuf_addf(out, "a place in its repository: %lld tasks are at work there (limits.running_per_repository %lld)", (long long)same, (long long)per_repo);
+	return rc;
+}
+
+enum err_code sched_why_queued(struct db_conn *conn, struct core *c, const struct task_row *t, struct strbuf *out, struct error *e)
+{
+	int64_t not_before = 0;
+	bool held = false;
+	enum err_code rc = db_number(conn, e, &not_before, "SELECT not_before FROM queue WHERE task=?1 AND boot=?2", "ss", t->id, clock_boot_id());
+	if (!rc)
+		rc = db_has(conn, e, &held, "SELECT 1 FROM runs WHERE task=?1 AND released=0", "s", t->id);
+	if (rc)
+		return rc;
+	if (is_draining(c))
+		strbuf_adds(out, "the server, which is draining");
+	else if (!has_room(c))
+		strbuf_addf(out, "disk space: less than %llu MiB are free in '%s'", (unsigned long long)(CLAIM_DISK_MIN_BYTES >> 20), c->data);
+	else if (held)
+		strbuf_adds(out, "the end of its last run's processes");
+	else if (not_before > clock_mono_ms())
+		strbuf_addf(out, "its next attempt, in %lld s", (long long)(not_before - clock_mono_ms() + 999) / 1000);
+	else
+		return why_limits(conn, c, t, out, e);
+	return ERR_OK;
+}
+
+/* A long queue of short tasks must not keep the ticks waiting. */
 static void *sched_main(void *arg)
 {
 	struct core *c = arg;
 	int64_t next_tick = 0, next_ms = 0;
 	while (wait_for_work(c, next_ms)) {
 		next_ms = 0;
-		while (!is_draining(c) && has_room(c) && claim_one(c, &next_ms))
+		while (may_claim(c) && claim_one(c, &next_ms))
 			tick_when_due(c, &next_tick);
 		tick_when_due(c, &next_tick);
 	}

@@ -42,23 +42,22 @@ static enum err_code newest_run(struct db_conn *conn, const struct task_row *t, 
 	return rc;
 }
 
-/* How many go before it, and itself: 1 is next. */
-static enum err_code queue_position(struct db_conn *conn, const struct task_row *t, struct js *o, struct error *e)
+/* How many go before it, and itself: 1 is next; and what it waits for. */
+static enum err_code queue_place(struct core *c, struct db_conn *conn, const struct task_row *t, struct js *o, struct error *e)
 {
-	struct db_stmt *s;
-	bool row = false;
+	int64_t n = 0;
+	AUTO_STRBUF struct strbuf why = STRBUF_INIT;
 	if (t->phase != PHASE_QUEUED)
 		return ERR_OK;
-	enum err_code rc = db_prepare(conn, "SELECT COUNT(*) FROM queue WHERE priority>?1 OR (priority=?1 AND task<=?2)", &s, e);
+	enum err_code rc = db_number(conn, e, &n, "SELECT COUNT(*) FROM queue WHERE priority>?1 OR (priority=?1 AND task<=?2)", "is", (int64_t)t->priority, t->id);
+	if (!rc)
+		rc = sched_why_queued(conn, c, t, &why, e);
 	if (rc)
 		return rc;
-	db_bind_int(s, 1, t->priority);
-	db_bind_text(s, 2, t->id);
-	rc = db_step(s, &row, e);
-	if (!rc && row)
-		js_set_int(o, "queue_position", db_int(s, 0));
-	db_done(s);
-	return rc;
+	js_set_int(o, "queue_position", n);
+	if (why.len)
+		js_set_str(o, "waits_for", strbuf_str(&why));
+	return ERR_OK;
 }
 
 enum err_code core_show(struct core *c, struct db_conn *conn, const char *id, unsigned what, struct js **ret, struct error *e)
@@ -71,10 +70,11 @@ enum err_code core_show(struct core *c, struct db_conn *conn, const char *id, un
 	struct js *o = task_to_js(&t, dir);
 	js_set(o, "run", js_null());
 	js_set(o, "queue_position", js_null());
+	js_set(o, "waits_for", js_null());
 	if (what & SHOW_RUN)
 		rc = newest_run(conn, &t, o, e);
 	if (!rc && what & SHOW_PLACE)
-		rc = queue_position(conn, &t, o, e);
+		rc = queue_place(c, conn, &t, o, e);
 	if (rc)
 		js_free(o);
 	else

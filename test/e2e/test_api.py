@@ -176,6 +176,29 @@ def test_a_name_that_two_repositories_use_is_asked_back(site):
     assert status == 409 and all(id in body["hint"] for id in ids), body
 
 
+def test_a_queued_task_says_what_it_waits_for(new_site):
+    site = new_site(model=False, config={"limits": {"running": 2, "running_per_repository": 1}})
+    repo = site.path("one")
+    site.sh("echo a > a; git init -q; git add -A; git commit -qm x", repo)
+    here = {"kind": "local", "dir": str(repo)}
+    held = [site.submit(HOLD, here)]
+    wait_for("the first", lambda: site.task(held[0])["status"] == "RUNNING")
+    second = site.submit("true", here)
+    assert site.task(second)["waits_for"] == "a place in its repository: 1 tasks are at work there (limits.running_per_repository 1)"
+    held.append(site.submit(HOLD))
+    wait_for("the other", lambda: site.task(held[1])["status"] == "RUNNING")
+    assert site.task(second)["waits_for"] == "a place: 2 tasks are at work (limits.running 2)"
+    assert "a place: 2 tasks are at work" in site.cli("show", second).stdout
+    assert site.task(held[0])["waits_for"] is None
+    for id in held:
+        site.release(id)
+    assert site.wait(second)["status"] == "DONE" and site.task(second)["waits_for"] is None
+    paused = site.submit("exit 7", retry={"attempts": 1, "initial_ms": 60000, "cap_ms": 60000, "jitter_percent": 0})
+    task = wait_for("its pause", lambda: (t := site.task(paused))["status"] == "QUEUED" and t["run"] and t["waits_for"] and "attempt" in t["waits_for"] and t)
+    assert task["waits_for"].startswith("its next attempt, in "), task
+    site.call("POST", f"/v1/tasks/{paused}/cancel", {})
+
+
 def test_cancel_in_the_queue_during_the_setup_and_during_the_run_keeps_what_was_done(new_site):
     site = new_site(model=False, config={"limits": {"running": 1}})
     running = site.submit(f"echo made > made.txt; echo said; {HOLD}")

@@ -45,6 +45,8 @@ class Lab:
         from observer import Observer
         from world import Ground
         key = (kind, road)
+        if kind == "disk" and key in self.grounds and is_half_full(self.grounds[key][0].site.data):
+            self.retire(key)  # filled by the tasks of many rounds: nothing would be started there
         if key not in self.grounds:
             ground = Ground(kind, road)
             self.grounds[key] = (ground, Observer(ground))
@@ -132,18 +134,27 @@ class Lab:
         for w in wrong:
             self.say(f"  seed {seed}: storm: {w}")
 
+    def retire(self, key):
+        """The end of a ground: all that it ever acknowledged is there, and nothing is left behind."""
+        ground = self.grounds[key][0]
+        try:
+            lost = [id for id in ground.acked if ground.try_call("GET", f"/v1/tasks/{id}")[0] != 200]
+        except Exception as e:
+            lost = [str(e)]
+        problems = [f"acknowledged and gone: {lost[:5]}"] * bool(lost) + self.drop(key)
+        for p in problems:
+            self.say(f"  at the end of {key}: {p}")
+            self.violations.append({"seed": None, "fault": "end", "text": p})
+            self.rows.setdefault("the end", {"rounds": 1, "violations": 0, "seconds": 0.0})["violations"] += 1
+
     def close(self):
         for key in list(self.grounds):
-            ground = self.grounds[key][0]
-            try:
-                lost = [id for id in ground.acked if ground.try_call("GET", f"/v1/tasks/{id}")[0] != 200]
-            except Exception as e:
-                lost = [str(e)]
-            problems = [f"acknowledged and gone: {lost[:5]}"] * bool(lost) + self.drop(key)
-            for p in problems:
-                self.say(f"  at the end of {key}: {p}")
-                self.violations.append({"seed": None, "fault": "end", "text": p})
-                self.rows.setdefault("the end", {"rounds": 1, "violations": 0, "seconds": 0.0})["violations"] += 1
+            self.retire(key)
+
+
+def is_half_full(directory):
+    disk = os.statvfs(directory)
+    return disk.f_bavail * 2 < disk.f_blocks
 
 
 def table(rows):

@@ -398,7 +398,41 @@ static size_t add_deceptive(struct strbuf *to, const char *s, size_t n)
 	return len;
 }
 
-static void add_string(struct strbuf *to, const char *s, size_t n)
+/* How many of the first bytes are ASCII that stands for itself, counted by eights: most texts are nothing else. */
+static size_t plain_eights(const char *s, size_t n)
+{
+	const uint64_t ones = 0x0101010101010101u, tops = ones << 7;
+	size_t i = 0;
+
+	for (; i + 8 <= n; i += 8) {
+		uint64_t v;
+		memcpy(&v, s + i, sizeof(v));
+		uint64_t quote = v ^ (ones * '"'), slash = v ^ (ones * '\\'), del = v ^ (ones * 0x7f);
+		/* below 0x20, or one of the three, or not ASCII: what borrows from a byte has its top bit set after it */
+		if ((v | (v - ones * 0x20) | (quote - ones) | (slash - ones) | (del - ones)) & tops)
+			break;
+	}
+	return i;
+}
+
+/* What cannot stand for itself, and the first bytes of what may not. */
+static bool is_odd(unsigned char c)
+{
+	static const bool odd[256] = { ['"'] = true, ['\\'] = true, [0x7f] = true, [0xc2] = true, [0xd8] = true, [0xe2] = true, [0xf3] = true };
+
+	return c < 0x20 || odd[c];
+}
+
+static size_t plain_length(const char *s, size_t n)
+{
+	size_t i = plain_eights(s, n);
+
+	while (i < n && !is_odd((unsigned char)s[i]))
+		i++;
+	return i;
+}
+
+static void add_odd_string(struct strbuf *to, const char *s, size_t n)
 {
 	size_t plain = 0;
 
@@ -406,10 +440,8 @@ static void add_string(struct strbuf *to, const char *s, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		unsigned char c = (unsigned char)s[i];
 		uint32_t unused;
-		bool spelled = c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
-		/* the first bytes of the others */
-		bool suspect = (c == 0xc2 || c == 0xd8 || c == 0xe2 || c == 0xf3) && str_deceptive(s + i, n - i, &unused);
-		if (!spelled && !suspect)
+		bool spelled = c < 0x80 && is_odd(c);
+		if (!spelled && !(is_odd(c) && str_deceptive(s + i, n - i, &unused)))
 			continue;
 		strbuf_add(to, s + plain, i - plain);
 		if (spelled)
@@ -420,6 +452,21 @@ static void add_string(struct strbuf *to, const char *s, size_t n)
 	}
 	strbuf_add(to, s + plain, n - plain);
 	strbuf_addc(to, '"');
+}
+
+static void add_string(struct strbuf *to, const char *s, size_t n)
+{
+	char *at = plain_length(s, n) == n ? strbuf_reserve(to, n + 2) : NULL;
+
+	if (!at) {
+		add_odd_string(to, s, n);
+		return;
+	}
+	at[0] = '"';
+	memcpy(at + 1, s, n);
+	at[n + 1] = '"';
+	to->len += n + 2;
+	to->data[to->len] = 0;
 }
 
 /* The fewest digits that read back as the same double, and a sign in it that this is a real. */
@@ -438,6 +485,19 @@ static void add_real(struct strbuf *to, double v)
 	strbuf_adds(to, text);
 	if (!strpbrk(text, ".e"))
 		strbuf_adds(to, ".0");
+}
+
+static void add_int(struct strbuf *to, int64_t v)
+{
+	char text[24], *at = text + sizeof(text);
+	uint64_t left = v < 0 ? -(uint64_t)v : (uint64_t)v;
+
+	do
+		*--at = (char)('0' + left % 10);
+	while (left /= 10);
+	if (v < 0)
+		*--at = '-';
+	strbuf_add(to, at, (size_t)(text + sizeof(text) - at));
 }
 
 /* indent < 0: everything on one line. */
@@ -491,7 +551,7 @@ static void add_value(struct strbuf *to, const struct js *v, int indent)
 	switch (js_type(v)) {
 	case JS_NULL: strbuf_adds(to, "null"); break;
 	case JS_BOOL: strbuf_adds(to, js_true(v) ? "true" : "false"); break;
-	case JS_INT: strbuf_addf(to, "%" PRId64, (int64_t)json_integer_value(in(v))); break;
+	case JS_INT: add_int(to, json_integer_value(in(v))); break;
 	case JS_REAL: add_real(to, json_real_value(in(v))); break;
 	case JS_STRING: add_string(to, js_text(v), js_text_len(v)); break;
 	case JS_ARRAY: add_array(to, v, indent); break;

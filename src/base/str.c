@@ -164,7 +164,10 @@ bool str_is_utf8(const char *s, size_t n)
 	uint32_t c;
 
 	while (n) {
-		size_t len = utf8_next((const unsigned char *)s, n, &c);
+		uint64_t eight = 0;
+		if (n >= sizeof(eight)) /* most texts are ASCII from end to end */
+			memcpy(&eight, s, sizeof(eight));
+		size_t len = n >= sizeof(eight) && !(eight & 0x8080808080808080u) ? sizeof(eight) : !(*s & 0x80) ? 1 : utf8_next((const unsigned char *)s, n, &c);
 		if (!len)
 			return false;
 		s += len;

@@ -36,6 +36,39 @@ static void what_is_read_is_written_again(void **state)
 	}
 }
 
+/* Texts are looked at by eights. */
+static void a_character_that_is_spelled_is_found_in_every_place(void **state)
+{
+	static const char *const special[] = { "\"", "\\", "\x01", "\x1f", "\x7f", "\xc2\x9b", "\xc3\xa9", " ", "~", "!" };
+	static const char *const spelled[] = { "\\\"", "\\\\", "\\u0001", "\\u001f", "\\u007f", "\\u009b", "\xc3\xa9", " ", "~", "!" };
+	(void)state;
+	for (int len = 0; len < 20; len++)
+		for (int at = 0; at <= len; at++)
+			for (size_t i = 0; i < ARRAY_SIZE(special); i++) {
+				AUTO_FREE char *before = mem_alloc(21), *after = mem_alloc(21);
+				memset(before, 'a', (size_t)at);
+				memset(after, 'z', (size_t)(len - at));
+				AUTO_FREE char *text = mem_printf("%s%s%s", before, special[i], after);
+				AUTO_FREE char *wanted = mem_printf("\"%s%s%s\"", before, spelled[i], after);
+				AUTO_JS struct js *v = js_string(text);
+				AUTO_FREE char *dumped = js_dump(v);
+				assert_string_equal(dumped, wanted);
+			}
+}
+
+static void integers_of_all_sizes_are_written(void **state)
+{
+	static const struct { int64_t v; const char *text; } cases[] = {
+		{ 0, "0" }, { 9, "9" }, { 10, "10" }, { -1, "-1" }, { 1234567890123, "1234567890123" }, { INT64_MAX, "9223372036854775807" }, { INT64_MIN, "-9223372036854775808" },
+	};
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		AUTO_JS struct js *v = js_int(cases[i].v);
+		AUTO_FREE char *dumped = js_dump(v);
+		assert_string_equal(dumped, cases[i].text);
+	}
+}
+
 static void what_would_act_on_a_terminal_is_spelled_and_reads_back(void **state)
 {
 	static const struct { const char *raw, *written; } texts[] = {
@@ -274,6 +307,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_read_is_written_again),
+		cmocka_unit_test(a_character_that_is_spelled_is_found_in_every_place),
+		cmocka_unit_test(integers_of_all_sizes_are_written),
 		cmocka_unit_test(what_would_act_on_a_terminal_is_spelled_and_reads_back),
 		cmocka_unit_test(pretty_text_is_indented),
 		cmocka_unit_test(bad_json_is_refused),

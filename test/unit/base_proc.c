@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#define LONG_MS 30000
+#define LONG_MS 120000
 
 static struct error e;
 

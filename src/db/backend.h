@@ -8,6 +8,8 @@
 #define DB_STATEMENTS_MAX 96	   /* cached statements per connection */
 #define DB_STATEMENT_BUCKETS 64	   /* of the cache's hash table; a power of two */
 #define DB_LOCK_WAIT_MS 5000	   /* for a lock that another process (a shell, a backup) holds */
+#define DB_CHECKPOINT_PAGES 4000   /* of the log, before they are copied into the file: 16 MB */
+#define DB_LOG_PAGES_MAX 32000	   /* then who writes must wait for that: 128 MB */
 
 enum db_role { DB_ROLE_WRITER, DB_ROLE_READER };
 
@@ -37,6 +39,7 @@ struct db_conn {
 	int version;	 /* the backend's: of the schema in the file, 0 when it is new */
 	int64_t changes; /* the backend's: rows changed by the last finished statement */
 	int64_t inserted; /* the backend's: number of the row that was inserted last */
+	int64_t log_pages; /* the backend's: of the log after the last commit */
 	struct db_stmt *buckets[DB_STATEMENT_BUCKETS];
 	size_t cached;
 	uint64_t clock;		/* counts uses, for the cache's choice of what to drop */
@@ -69,6 +72,9 @@ struct db_backend {
 	/* Writes a complete, synced copy of the database to a new file. */
 	enum err_code (*backup)(struct db_conn *c, const char *to, struct error *e);
 
+	/* Copies what it can of the log into the file while others read and write; *ret_left: pages that it could not.  Outside of transactions. */
+	enum err_code (*checkpoint)(struct db_conn *c, int64_t *ret_left, struct error *e);
+
 	/* Moves a transaction.  An error from SAVE, KEEP, UNDO or COMMIT means that nothing of the transaction will be
 	 * kept; the caller then says ROLLBACK, which must be harmless when there is nothing open. */
 	enum err_code (*tx)(struct db_conn *c, enum db_tx move, struct error *e);
@@ -93,6 +99,12 @@ extern const struct db_backend db_sqlite;
 
 /* migrate.c: brings c's schema to the newest version in one transaction, after a backup of an older one. */
 MUST_USE enum err_code db_migrate(struct db_conn *c, const char *path, const struct db_migration *migrations, size_t n, struct error *e);
+
+/* keeper.c: who calls checkpoint. */
+struct keeper;
+MUST_USE enum err_code keeper_start(const struct db_backend *backend, const char *path, int version, struct keeper **ret, struct error *e);
+void keeper_stop(struct keeper *k); /* NULL is fine */
+bool keeper_is_asked(struct keeper *k, int64_t pages); /* after each commit, whose log has so many; true: the writer shall copy now */
 
 /* stmt.c: what ends an op, and what ends a connection. */
 void db_statements_end(struct db_conn *c);

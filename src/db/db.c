@@ -5,6 +5,7 @@
  * caller is the writer for that one op, which spares a lone client two changes of thread (a fifth of its time). */
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "db/backend.h"
 #include <errno.h>
@@ -19,14 +20,25 @@
 #define WRITER_STACK_BYTES ((size_t)1 << 20)
 #define READER_WAIT_S 30 /* for one of DB_READERS_MAX connections; then ERR_BUSY */
 
-/* One caller's op, on the caller's stack: the writer must not look at it after it has posted `done`. */
+/* What a write and the rider on it are together. */
+struct ridden {
+	const struct db_rider *rider;
+	db_op *op;
+	void *arg;
+};
+
+/* One caller's op, on the caller's stack: the writer must not look at it after it has posted `done`.  Of a caller who does not wait, on the
+ * heap: it is freed by whoever calls `then`. */
 struct db_job {
 	db_op *op;
 	void *arg;
-	struct error *e;
+	struct error *e; /* of a caller who does not wait: NULL until there is something to tell, then on the heap */
 	enum err_code rc;
 	bool again; /* it may be run twice */
-	sem_t done;
+	db_then *then;
+	void *then_arg;
+	struct ridden ridden;
+	sem_t done; /* where there is no `then` */
 	struct db_job *next;
 };
 
@@ -56,6 +68,7 @@ struct db {
 	pthread_key_t rider; /* of each thread: what goes along with its next write */
 
 	struct db_conn *writer_conn; /* whose turn it is */
+	struct keeper *keeper;
 	pthread_t writer;
 };
 
@@ -65,13 +78,32 @@ struct group {
 	bool careful; /* without savepoints one of them failed */
 };
 
+static void job_tell(struct db_job *job, const struct error *why)
+{
+	if (job->then && !job->e)
+		job->e = NEW(struct error);
+	if (job->e)
+		*job->e = *why;
+}
+
 static void job_fail(struct db_job *job, const struct error *why)
 {
 	if (job->rc)
 		return; /* its own failure says more */
 	job->rc = why->code;
-	if (job->e)
-		*job->e = *why;
+	job_tell(job, why);
+}
+
+static enum err_code job_op(struct db_conn *c, struct db_job *job)
+{
+	if (job->e || !job->then)
+		return job->op(c, job->arg, job->e);
+	struct error e = ERROR_INIT;
+	enum err_code rc = job->op(c, job->arg, &e);
+	e.code = rc;
+	if (rc)
+		job_tell(job, &e);
+	return rc;
 }
 
 /* A savepoint costs a copy of every page that an op touches.  An op that is alone needs none, nor do ops that can all be run again when one of
@@ -86,7 +118,7 @@ static bool group_is_bare(const struct group *g, size_t first)
 
 static bool job_run_bare(struct db_conn *c, struct db_job *job)
 {
-	job->rc = job->op(c, job->arg, job->e);
+	job->rc = job_op(c, job);
 	db_statements_end(c);
 	return job->rc == ERR_OK;
 }
@@ -107,7 +139,7 @@ static bool job_run(struct db_conn *c, struct db_job *job, struct error *e)
 {
 	if (c->backend->tx(c, DB_TX_SAVE, e))
 		return false;
-	job->rc = job->op(c, job->arg, job->e);
+	job->rc = job_op(c, job);
 	db_statements_end(c);
 	if (!c->backend->tx(c, job->rc ? DB_TX_UNDO : DB_TX_KEEP, e))
 		return true;
@@ -169,6 +201,10 @@ static void group_run(struct db *db, struct group *g)
 	for (size_t i = 0; i < g->n;)
 		i = group_commit(db->writer_conn, g, i);
 	group_finish(db, g);
+	int64_t left;
+	struct error e;
+	if (keeper_is_asked(db->keeper, db->writer_conn->log_pages) && db->backend->checkpoint(db->writer_conn, &left, &e))
+		log_warn("%s", e.text); /* what was committed is safe in the log */
 }
 
 static void turn_begin(struct db *db)
@@ -215,6 +251,17 @@ static bool group_take(struct db *db, struct group *g)
 	return g->n > 0;
 }
 
+static void job_finish(struct db_job *job)
+{
+	if (!job->then) {
+		sem_post(&job->done);
+		return;
+	}
+	job->then(job->then_arg, job->rc ? job->e : NULL);
+	free(job->e);
+	free(job);
+}
+
 static void *writer_main(void *arg)
 {
 	struct db *db = arg;
@@ -223,7 +270,7 @@ static void *writer_main(void *arg)
 		group_run(db, &g);
 		turn_end(db);
 		for (size_t i = 0; i < g.n; i++)
-			sem_post(&g.jobs[i]->done);
+			job_finish(g.jobs[i]);
 	}
 	return NULL;
 }
@@ -234,7 +281,8 @@ static enum err_code job_queue(struct db *db, struct db_job *job, bool *ret_own,
 	enum err_code rc = ERR_OK;
 	pthread_mutex_lock(&db->queue_lock);
 	CHECK(!db->busy || !pthread_equal(pthread_self(), db->turn)); /* an op or hook that writes would wait for itself */
-	*ret_own = !db->busy && !db->head && !db->closing;
+	/* In a crowd a caller who does not wait has better things to do than to write for the others. */
+	*ret_own = !db->busy && !db->head && !db->closing && !(job->then && db->crowded);
 	if (*ret_own) {
 		turn_begin(db);
 	} else if (db->closing) {
@@ -265,7 +313,7 @@ static void job_run_own(struct db *db, struct db_job *job)
 	group_run(db, &g);
 	turn_end(db);
 	for (size_t i = 1; i < g.n; i++)
-		sem_post(&g.jobs[i]->done);
+		job_finish(g.jobs[i]);
 }
 
 static void job_await(struct db_job *job)
@@ -273,12 +321,6 @@ static void job_await(struct db_job *job)
 	while (sem_wait(&job->done) && errno == EINTR)
 		;
 }
-
-struct ridden {
-	const struct db_rider *rider;
-	db_op *op;
-	void *arg;
-};
 
 static enum err_code ridden_op(struct db_conn *c, void *arg, struct error *e)
 {
@@ -294,16 +336,24 @@ void db_ride(struct db *db, const struct db_rider *rider)
 	pthread_setspecific(db->rider, rider);
 }
 
+/* Takes the thread's rider along, if there is one. */
+static void job_load(struct db *db, struct db_job *job, db_op *op, void *arg, bool again, struct error *e)
+{
+	const struct db_rider *rider = pthread_getspecific(db->rider);
+	*job = (struct db_job){ .op = op, .arg = arg, .again = again && (!rider || rider->again), .e = e };
+	if (!rider)
+		return;
+	job->ridden = (struct ridden){ rider, op, arg };
+	job->op = ridden_op;
+	job->arg = &job->ridden;
+	db_ride(db, NULL);
+}
+
 static enum err_code write_job(struct db *db, db_op *op, void *arg, bool again, struct error *e)
 {
-	struct ridden ridden = { .rider = pthread_getspecific(db->rider), .op = op, .arg = arg };
-	struct db_job job = { .op = op, .arg = arg, .again = again && !ridden.rider, .e = e };
-	if (ridden.rider) {
-		job.op = ridden_op;
-		job.arg = &ridden;
-		db_ride(db, NULL);
-	}
+	struct db_job job;
 	bool own = false;
+	job_load(db, &job, op, arg, again, e);
 	sem_init(&job.done, 0, 0);
 	enum err_code rc = job_queue(db, &job, &own, e);
 	if (own)
@@ -312,6 +362,25 @@ static enum err_code write_job(struct db *db, db_op *op, void *arg, bool again, 
 		job_await(&job);
 	sem_destroy(&job.done);
 	return rc ? rc : job.rc;
+}
+
+enum err_code db_write_later(struct db *db, db_op *op, void *arg, db_then *then, void *then_arg, struct error *e)
+{
+	struct db_job *job = NEW(struct db_job);
+	bool own = false;
+	job_load(db, job, op, arg, true, NULL);
+	job->then = then;
+	job->then_arg = then_arg;
+	enum err_code rc = job_queue(db, job, &own, e);
+	if (rc) {
+		free(job);
+		return rc;
+	}
+	if (own) {
+		job_run_own(db, job);
+		job_finish(job);
+	}
+	return ERR_OK;
 }
 
 enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e)
@@ -397,6 +466,14 @@ uint64_t db_generation(struct db *db)
 	return atomic_load(&db->generation);
 }
 
+bool db_others_wait(struct db *db)
+{
+	pthread_mutex_lock(&db->queue_lock);
+	bool wait = db->queued > 0;
+	pthread_mutex_unlock(&db->queue_lock);
+	return wait;
+}
+
 void db_stats(struct db *db, struct db_stats *ret)
 {
 	pthread_mutex_lock(&db->queue_lock);
@@ -432,6 +509,7 @@ static void db_free(struct db *db)
 		db_conn_close(db->idle);
 		db->idle = next;
 	}
+	keeper_stop(db->keeper);
 	db_conn_close(db->writer_conn); /* last, so that it is the one that checkpoints */
 	pthread_mutex_destroy(&db->queue_lock);
 	pthread_cond_destroy(&db->queue_filled);
@@ -472,7 +550,9 @@ enum err_code db_open(const char *path, const struct db_migration *migrations, s
 		return error_wrap(e, "migrate '%s'", path);
 	}
 	struct db *db = db_new(path, c);
-	rc = writer_start(db, e);
+	rc = keeper_start(db->backend, path, db->version, &db->keeper, e);
+	if (!rc)
+		rc = writer_start(db, e);
 	if (rc)
 		db_free(db);
 	else

@@ -33,13 +33,19 @@ void db_close(struct db *db); /* finishes what is queued */
 typedef enum err_code db_op(struct db_conn *c, void *arg, struct error *e);
 MUST_USE enum err_code db_write(struct db *db, db_op *op, void *arg, struct error *e);
 MUST_USE enum err_code db_write_again(struct db *db, db_op *op, void *arg, struct error *e); /* cheaper in a crowd; the op may be run once more after its changes were undone */
+/* The same without a thread that waits: `then` is called once, when the group's commit is on disk or the op has failed (`e` is NULL where it has
+ * not): by the writer, or by the caller before this returns.  It must be short, and must not write.  An error returned here means that it is never
+ * called.  The op may be run once more after its changes were undone. */
+typedef void db_then(void *then_arg, const struct error *e);
+MUST_USE enum err_code db_write_later(struct db *db, db_op *op, void *arg, db_then *then, void *then_arg, struct error *e);
 MUST_USE enum err_code db_read(struct db *db, db_op *op, void *arg, struct error *e);
 /* What goes along with the calling thread's next write, in its very transaction (so that both are durable, or neither): `before` runs first and
  * may refuse it, `after` runs when it has succeeded and may still undo it.  It rides once; NULL takes back one that has not ridden. */
-struct db_rider { db_op *before, *after; void *arg; };
+struct db_rider { db_op *before, *after; void *arg; bool again; /* they may be run again, see db_write_again */ };
 void db_ride(struct db *db, const struct db_rider *rider); /* borrowed until it has ridden or was taken back */
 /* `hook(ctx)` is called by the writer after each durable commit, before its callers go on; never by two threads at once. */
 void db_on_commit(struct db *db, void (*hook)(void *ctx), void *ctx);
+bool db_others_wait(struct db *db); /* for an op that can leave the rest of its work to another */
 struct db_stats { uint64_t commits, ops, queued_now, failed; };
 /* Changes with every group that is committed, before its callers hear of it; any thread. */
 uint64_t db_generation(struct db *db);

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "db/backend.h"
+#include "db/wal_file.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -16,7 +17,6 @@
 #define APPLICATION_ID 0x53474258 /* "SGBX" in the file's header: a foreign file is not migrated */
 #define WRITER_CACHE_KIB 4096
 #define READER_CACHE_KIB 256
-#define CHECKPOINT_PAGES 4000			/* of the log, before they are copied into the file: 16 MB */
 #define LOG_KEPT_BYTES (64 << 20)		/* the log file is cut to this after a checkpoint */
 #define BACKUP_STEP_PAGES 1024
 #define BACKUP_TRIES_MAX 100			/* of a step that finds the file locked, 50 ms each */
@@ -158,15 +158,20 @@ static enum err_code pragma_int(struct sqlite_conn *c, const char *name, int64_t
 	return rc;
 }
 
+static int on_commit(void *arg, sqlite3 *db UNUSED, const char *name UNUSED, int log_pages)
+{
+	((struct sqlite_conn *)arg)->base.log_pages = log_pages;
+	return SQLITE_OK;
+}
+
 static enum err_code writer_setup(struct sqlite_conn *c, struct error *e)
 {
+	sqlite3_wal_hook(c->db, on_commit, c); /* in place of SQLite's own, which copies the log in the middle of a commit */
 	enum err_code rc = run(c, "PRAGMA journal_mode = WAL", "switch to write-ahead logging", e);
 	if (!rc)
 		rc = run(c, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY", "set up the database", e);
 	if (!rc)
 		rc = pragma_int(c, "cache_size", -WRITER_CACHE_KIB, e);
-	if (!rc)
-		rc = pragma_int(c, "wal_autocheckpoint", CHECKPOINT_PAGES, e);
 	if (!rc)
 		rc = pragma_int(c, "journal_size_limit", LOG_KEPT_BYTES, e);
 	return rc;
@@ -174,7 +179,7 @@ static enum err_code writer_setup(struct sqlite_conn *c, struct error *e)
 
 static enum err_code reader_setup(struct sqlite_conn *c, struct error *e)
 {
-	enum err_code rc = run(c, "PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0", "set up a reader", e);
+	enum err_code rc = run(c, "PRAGMA query_only = ON; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0", "set up a reader", e);
 	return rc ? rc : pragma_int(c, "cache_size", -READER_CACHE_KIB, e);
 }
 
@@ -190,7 +195,8 @@ static enum err_code prepare_moves(struct sqlite_conn *c, struct error *e)
 
 static enum err_code connect_file(struct sqlite_conn *c, enum db_role role, int version_max, struct error *e)
 {
-	int rc = sqlite3_open_v2(c->path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE, NULL);
+	const char *vfs = role == DB_ROLE_WRITER ? wal_file_vfs() : NULL;
+	int rc = sqlite3_open_v2(c->path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE, vfs);
 	if (rc != SQLITE_OK)
 		return fail(c, rc, "open the database", e);
 	sqlite3_busy_timeout(c->db, DB_LOCK_WAIT_MS);
@@ -273,6 +279,17 @@ static enum err_code sqlite_backup(struct db_conn *base, const char *to, struct 
 	code = rc == SQLITE_OK ? ERR_OK : fail(&copy, rc, "copy the database", e);
 	sqlite3_close(copy.db);
 	return code;
+}
+
+static enum err_code sqlite_checkpoint(struct db_conn *base, int64_t *ret_left, struct error *e)
+{
+	struct sqlite_conn *c = conn_of(base);
+	int pages = 0, copied = 0;
+	int rc = sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &copied);
+	if (rc != SQLITE_OK && rc != SQLITE_BUSY) /* somebody else is at it */
+		return fail(c, rc, "copy the log into the database", e);
+	*ret_left = pages - copied;
+	return ERR_OK;
 }
 
 static enum err_code move(struct sqlite_conn *c, enum db_tx what, struct error *e)
@@ -389,6 +406,7 @@ const struct db_backend db_sqlite = {
 	.close = sqlite_close,
 	.script = sqlite_script,
 	.backup = sqlite_backup,
+	.checkpoint = sqlite_checkpoint,
 	.tx = sqlite_tx,
 	.prepare = sqlite_prepare,
 	.bind = sqlite_bind,

@@ -158,7 +158,7 @@ static void a_rider_shares_the_fate_of_the_write_it_goes_with(void **state)
 		struct error e = ERROR_INIT;
 		int64_t x = (int64_t)i * 10, rows = ask(f->db, "SELECT COUNT(*) FROM t", 0);
 		struct companion k = { .x = x + 1, .before = cases[i].before, .after = cases[i].after };
-		const struct db_rider rider = { op_before, op_after, &k };
+		const struct db_rider rider = { .before = op_before, .after = op_after, .arg = &k };
 		db_ride(f->db, &rider);
 		assert_int_equal(db_write(f->db, cases[i].op, &x, &e), cases[i].rc);
 		assert_int_equal(ask(f->db, "SELECT COUNT(*) FROM t", 0), rows + cases[i].rows);
@@ -175,7 +175,7 @@ static void a_rider_that_was_taken_back_does_not_ride(void **state)
 	struct error e = ERROR_INIT;
 	int64_t x = 1;
 	struct companion k = { .x = 2 };
-	const struct db_rider rider = { op_before, op_after, &k };
+	const struct db_rider rider = { .before = op_before, .after = op_after, .arg = &k };
 	db_ride(f->db, &rider);
 	db_ride(f->db, NULL);
 	assert_int_equal(db_write(f->db, op_insert, &x, &e), ERR_OK);

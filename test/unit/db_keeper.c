@@ -1,0 +1,157 @@
+/* The log is copied into the database beside the writes, and begun anew: it does not grow for ever. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "db/backend.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAGE_BYTES 4096
+#define BLOB_BYTES (1 << 20)
+#define BLOBS_MAX (DB_LOG_PAGES_MAX / (BLOB_BYTES / PAGE_BYTES) + 16) /* by then the writer itself has copied the log */
+#define BLOBS_UNTIL_ASKED (DB_CHECKPOINT_PAGES / (BLOB_BYTES / PAGE_BYTES) + 2)
+
+static const struct db_migration migrations[] = {
+	{ 1, "first", "CREATE TABLE t (x INTEGER PRIMARY KEY, b BLOB);" },
+};
+
+struct fixture {
+	char *dir, *path, *log;
+	struct db *db;
+	int64_t rows;
+};
+
+static void reopen(struct fixture *f)
+{
+	struct error e = ERROR_INIT;
+	db_close(TAKE_PTR(f->db));
+	if (db_open(f->path, migrations, 1, &f->db, &e))
+		fail_msg("%s", e.text);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = NEW(struct fixture);
+	struct error e = ERROR_INIT;
+	assert_int_equal(file_tmpdir("/tmp", "sbdb", &f->dir, &e), ERR_OK);
+	f->path = file_join(f->dir, "x.db");
+	f->log = file_join(f->dir, "x.db-wal");
+	reopen(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	struct error e = ERROR_INIT;
+	db_close(f->db);
+	assert_int_equal(file_remove_tree(f->dir, &e), ERR_OK);
+	free(f->dir);
+	free(f->path);
+	free(f->log);
+	free(f);
+	return 0;
+}
+
+static enum err_code op_blob(struct db_conn *c, void *arg, struct error *e)
+{
+	static const char zeros[BLOB_BYTES];
+	struct db_stmt *s = NULL;
+	bool row;
+	enum err_code rc = db_prepare(c, "INSERT INTO t (x, b) VALUES (?, ?)", &s, e);
+	if (rc)
+		return rc;
+	db_bind_int(s, 1, ++*(int64_t *)arg);
+	db_bind_blob(s, 2, zeros, sizeof(zeros));
+	return db_step(s, &row, e);
+}
+
+static void write_blob(struct fixture *f)
+{
+	struct error e = ERROR_INIT;
+	if (db_write(f->db, op_blob, &f->rows, &e))
+		fail_msg("%s", e.text);
+}
+
+/* Two numbers in its head that change with each beginning. */
+static uint64_t beginning(const struct fixture *f)
+{
+	uint64_t salts = 0;
+	AUTO_CLOSE int fd = open(f->log, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &salts, sizeof(salts), 16), sizeof(salts));
+	return salts;
+}
+
+static void write_until_it_begins_anew(struct fixture *f)
+{
+	uint64_t first = beginning(f);
+	int blobs = 0;
+	while (beginning(f) == first && blobs++ < BLOBS_MAX)
+		write_blob(f);
+	assert_in_range(blobs, 0, BLOBS_MAX);
+}
+
+static enum err_code op_count(struct db_conn *c, void *arg, struct error *e)
+{
+	return db_number(c, e, arg, "SELECT count(*) FROM t", "");
+}
+
+static void check_rows(struct fixture *f)
+{
+	struct error e = ERROR_INIT;
+	int64_t n = 0;
+	assert_int_equal(db_read(f->db, op_count, &n, &e), ERR_OK);
+	assert_int_equal(n, f->rows);
+}
+
+static void a_log_that_is_written_on_and_on_is_begun_anew(void **state)
+{
+	struct fixture *f = *state;
+	write_blob(f);
+	for (int i = 0; i < 3; i++)
+		write_until_it_begins_anew(f);
+	check_rows(f);
+	reopen(f);
+	check_rows(f);
+}
+
+static enum err_code op_read_and_write_beside(struct db_conn *c, void *arg, struct error *e)
+{
+	struct fixture *f = arg;
+	int64_t before = 0, after = 0;
+	enum err_code rc = op_count(c, &before, e);
+	uint64_t first = beginning(f);
+	for (int i = 0; i < BLOBS_UNTIL_ASKED; i++)
+		write_blob(f);
+	assert_int_equal(beginning(f), first);
+	if (!rc)
+		rc = op_count(c, &after, e);
+	assert_int_equal(after, before);
+	return rc;
+}
+
+static void who_reads_an_old_moment_keeps_the_log_and_stops_nobody(void **state)
+{
+	struct fixture *f = *state;
+	struct error e = ERROR_INIT;
+	write_blob(f);
+	assert_int_equal(db_read(f->db, op_read_and_write_beside, f, &e), ERR_OK);
+	write_until_it_begins_anew(f);
+	check_rows(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_log_that_is_written_on_and_on_is_begun_anew, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_reads_an_old_moment_keeps_the_log_and_stops_nobody, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -2,8 +2,9 @@
  *
  *   server.c   daemons and their lifetime          request.c  a request from its head to its handler, and its accessors
  *   head.c     heads that are not what they seem    pace.c     clients that take their time    share.c  clients of one sandbox
- *   route.c    which route a path means            reply.c    the one answer        stream.c  answers that take long
- *   intake.c   bodies that are not held in memory
+ *   route.c    which route a path means            reply.c    the one answer        stream.c, stream_loop.c  answers that take long, and crowds of them
+ *   later.c    answers that wait for something
+ *   intake.c   bodies that are not held in memory  haul.c  long ones of them, by a thread of their own
  *   ws.c       requests that become WebSockets     ws_loop.c  the thread that serves those */
 #pragma once
 #include "base/strbuf.h"
@@ -14,6 +15,7 @@
 
 #define HTTP_SEGMENTS_MAX 12 /* of a route's pattern */
 #define HTTP_PARAMS_MAX 4    /* of a route's pattern */
+#define HTTP_STREAM_LOOPS 4 /* threads that serve streams with many readers; more than processors, as some read the database */
 #define HTTP_STREAM_BLOCK ((size_t)512) /* of a stream to an HTTP/1.0 client; others are read straight into the connection's memory */
 
 enum segment_kind { SEGMENT_LITERAL, SEGMENT_ONE, SEGMENT_REST };
@@ -44,6 +46,9 @@ struct query {
 struct pace;
 struct pace_client;
 struct share;
+struct haul;
+struct hauls;
+struct stream_loops;
 
 struct reply_header {
 	struct reply_header *next;
@@ -67,11 +72,16 @@ struct http_server {
 	atomic_size_t bodies_bytes;  /* in memory now, against HTTP_BODIES_MAX */
 	atomic_size_t replies_bytes; /* the same for HTTP_REPLIES_MAX */
 	atomic_uint_fast64_t requests, connections_now, streams_now, bytes_in, bytes_out;
-	pthread_mutex_t streams_lock; /* guards the next two */
+	pthread_mutex_t streams_lock; /* guards the next three */
 	struct http_stream *streams;
 	struct ws_loop *ws; /* NULL until the first WebSocket */
+	struct stream_loops *loops; /* NULL until the first stream that they serve */
+	pthread_mutex_t laters_lock; /* guards the next, and is held to wait for `changed` */
+	size_t laters;		     /* answers that have not been woken yet */
+	pthread_cond_t laters_changed; /* told only while the server is being stopped */
 	struct pace *pace;
 	struct share *share; /* NULL: no limit */
+	struct hauls *hauls;
 };
 
 struct http_request {
@@ -85,14 +95,18 @@ struct http_request {
 	size_t n_params;
 	struct query *query;
 	size_t n_query;
-	char *principal;
+	char *principal, *project;
+	unsigned rights; /* of the owner of the routes */
 	struct strbuf body;
+	uint64_t declared;   /* of the body; UINT64_MAX: chunked */
 	size_t body_seen;    /* bytes that came, kept or not */
 	size_t body_charged; /* of them counted in bodies_bytes */
 	bool http10; /* its streams are not chunked */
 	const struct http_intake *intake; /* takes the body, when it is not held here */
 	void *intake_state;
 	size_t intake_bytes; /* that it has taken */
+	struct haul *haul; /* who takes the rest of the body, and answers */
+	bool taken; /* the connection is served by a loop; when MHD sees one of these again, its connection is over */
 	struct js *body_js;
 	struct reply_header *headers;
 	struct error *refusal; /* decided before the handler: what it will be answered */
@@ -100,6 +114,10 @@ struct http_request {
 	bool unsafe;	     /* its end is uncertain: answered at once, then the connection is closed */
 	int error_status; /* overrides an error's own status; 0 none */
 	bool replied;
+	const struct http_later_ops *later; /* the answer waits, or did */
+	void *later_state;
+	bool later_due, later_stays; /* it was not given yet; its thread waits along */
+	atomic_int later_phase;	     /* enum later_phase */
 	struct http_stream *stream; /* begun by the handler, to be queued when it has returned */
 	struct ws *ws; /* the WebSocket that it becomes when the 101 has left */
 };
@@ -139,6 +157,17 @@ enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, cons
 	const char *data, size_t *len, void **state);
 void request_on_completed(void *listener, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode why);
 
+bool request_take(struct http_request *r, const char *data, size_t n); /* a piece of a body; false: the connection is to be cut */
+void request_whole(struct http_request *r); /* the body is there: the handler, and an answer in any case */
+
+/* haul.c */
+struct hauls *hauls_new(void);
+void hauls_stop(struct hauls *all); /* cuts them, and waits until each connection is MHD's again */
+void hauls_free(struct hauls *all);
+/* Behind a piece of the body, which was all that MHD had read.  When r->haul is set, r belongs to another thread; the caller does not look. */
+void haul_begin(struct http_request *r);
+void haul_answer(struct http_request *r, int status, const char *content_type, const char *data, size_t len);
+
 /* intake.c */
 void intake_begin(struct http_request *r, uint64_t declared);
 void intake_take(struct http_request *r, const char *data, size_t n);
@@ -147,7 +176,19 @@ void intake_end(struct http_request *r);
 
 /* reply.c */
 void reply_begin(struct http_request *r); /* a second answer is a programmer's error */
+/* The head of an answer that MHD does not write, but for its framing and the empty line; its connection ends with it. */
+void reply_head_write(struct http_request *r, int status, const char *content_type, struct strbuf *out);
 void reply_queue(struct http_request *r, int status, const char *content_type, struct MHD_Response *taken);
+
+/* later.c */
+enum later_phase { LATER_ASKED, LATER_SLEEPS, LATER_WOKEN };
+bool later_sleeps(struct http_request *r); /* after its handler; false: it was woken already */
+void later_answer(struct http_request *r);
+void laters_await(struct http_server *s); /* with s->stopping set: until all are woken, and from now on none is suspended */
+
+/* stream_loop.c; NULL is fine */
+void stream_loops_stop(struct stream_loops *all); /* with s->stopping set: cuts their streams, joins the threads */
+void stream_loops_free(struct stream_loops *all);
 
 /* stream.c */
 void stream_queue(struct http_request *r);

@@ -1,15 +1,18 @@
 /* The one answer of a request: bytes, JSON, a file, or a problem (RFC 9457). */
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/http.h"
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define RETRY_AFTER_S "1"
 
 static const struct { int status; const char *title; } titles[] = {
+	{ 200, "OK" }, { 201, "Created" }, { 202, "Accepted" }, { 204, "No Content" },
 	{ 400, "Bad Request" }, { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" },
 	{ 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" }, { 412, "Precondition Failed" }, { 413, "Content Too Large" },
 	{ 415, "Unsupported Media Type" }, { 421, "Misdirected Request" }, { 422, "Unprocessable Content" }, { 426, "Upgrade Required" }, { 428, "Precondition Required" },
@@ -39,6 +42,37 @@ static void header_add(struct MHD_Response *response, const char *name, const ch
 {
 	if (MHD_add_response_header(response, name, value) != MHD_YES)
 		log_warn("http header not sent name=%s", name);
+}
+
+static void header_write(struct strbuf *out, const char *name, const char *value)
+{
+	for (const char *c = value; *c; c++)
+		if (((unsigned char)*c < 0x20 && *c != '\t') || *c == 0x7f)
+			return;
+	strbuf_addf(out, "%s: %s\r\n", name, value);
+}
+
+static void date_write(struct strbuf *out)
+{
+	static const char days[][4] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
+	static const char months[][4] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" };
+	time_t now = clock_wall_ms() / 1000;
+	struct tm t;
+	gmtime_r(&now, &t);
+	strbuf_addf(out, "Date: %s, %02d %s %d %02d:%02d:%02d GMT\r\n", days[t.tm_wday], t.tm_mday, months[t.tm_mon], t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+}
+
+void reply_head_write(struct http_request *r, int status, const char *content_type, struct strbuf *out)
+{
+	strbuf_addf(out, "HTTP/1.1 %d %s\r\n", status, title_of(status));
+	date_write(out);
+	strbuf_adds(out, "Connection: close\r\n");
+	if (content_type)
+		header_write(out, "Content-Type", content_type);
+	if (r->server->server_name)
+		header_write(out, "Server", r->server->server_name);
+	for (const struct reply_header *h = r->headers; h; h = h->next)
+		header_write(out, h->name, h->value);
 }
 
 void reply_begin(struct http_request *r)
@@ -110,6 +144,12 @@ static void reply_bytes(struct http_request *r, int status, const char *content_
 		return;
 	}
 	sent(r, len);
+	if (r->haul) {
+		reply_begin(r);
+		haul_answer(r, status, content_type, taken, len);
+		free(taken);
+		return;
+	}
 	if (len <= HTTP_REPLY_SMALL) {
 		reply_once(r, status, content_type, MHD_create_response_from_buffer(len, taken, MHD_RESPMEM_MUST_FREE));
 		return;

@@ -44,6 +44,8 @@ static void request_free(struct http_request *r)
 {
 	if (r->ws)
 		ws_abandon(r->ws);
+	if (r->later)
+		r->later->free(r->later_state);
 	intake_end(r);
 	for (size_t i = 0; i < r->n_params; i++)
 		free(r->params[i].value);
@@ -53,6 +55,7 @@ static void request_free(struct http_request *r)
 	}
 	free(r->query);
 	free(r->principal);
+	free(r->project);
 	strbuf_release(&r->body);
 	atomic_fetch_sub_explicit(&r->server->bodies_bytes, r->body_charged, memory_order_relaxed);
 	js_free(r->body_js);
@@ -171,7 +174,7 @@ static enum MHD_Result on_head(struct http_request *r, const char *version)
 		MHD_get_connection_values(r->connection, MHD_GET_ARGUMENT_KIND, query_add, r);
 	if (!r->refusal)
 		authorize(r);
-	uint64_t length = declared_length(r);
+	uint64_t length = r->declared = declared_length(r);
 	if (!r->refusal)
 		intake_begin(r, length);
 	if (!r->refusal && !r->intake && length != UINT64_MAX && length > route_body_max(r->route))
@@ -205,30 +208,44 @@ static void body_keep(struct http_request *r, const char *data, size_t n)
 		strbuf_release(&r->body);
 }
 
-static enum MHD_Result on_body(struct http_request *r, const char *data, size_t n)
+bool request_take(struct http_request *r, const char *data, size_t n)
 {
 	r->body_seen += n;
-	pace_progress(r->client, n);
 	atomic_fetch_add_explicit(&r->server->bytes_in, n, memory_order_relaxed);
 	if (!r->refusal && r->intake)
 		intake_take(r, data, n);
 	else if (!r->refusal)
 		body_keep(r, data, n);
 	if (r->intake)
-		return intake_is_over(r) ? MHD_NO : MHD_YES;
+		return !intake_is_over(r);
 	size_t limit = r->route ? route_body_max(r->route) : 0;
-	bool too_long = r->refusal && r->body_seen > limit && r->body_seen - limit > HTTP_DISCARD_MAX;
-	return too_long ? MHD_NO : MHD_YES;
+	return !r->refusal || r->body_seen <= limit || r->body_seen - limit <= HTTP_DISCARD_MAX;
 }
 
-static void on_whole(struct http_request *r)
+static enum MHD_Result on_body(struct http_request *r, const char *data, size_t n)
+{
+	pace_progress(r->client, n);
+	if (!request_take(r, data, n))
+		return MHD_NO;
+	if (r->intake)
+		haul_begin(r);
+	return MHD_YES;
+}
+
+void request_whole(struct http_request *r)
 {
 	pace_set(r->client, PACE_ANSWER);
 	if (r->refusal) {
 		refusal_answer(r);
 		return;
 	}
-	r->route->handle(r, r->server->cfg.ctx);
+	bool woken = r->later_due; /* MHD calls again when it has resumed the connection */
+	if (!woken)
+		r->route->handle(r, r->server->cfg.ctx);
+	if (!woken && r->later_due && later_sleeps(r))
+		return;
+	if (r->later_due)
+		later_answer(r);
 	if (r->stream)
 		stream_queue(r);
 	if (!r->replied) {
@@ -247,13 +264,15 @@ enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, cons
 		r->http10 = str_eq(version, "HTTP/1.0");
 		return on_head(r, version);
 	}
+	if (r->haul || r->taken)
+		return MHD_NO;
 	if (*len) {
 		size_t n = *len;
 		*len = 0;
 		return on_body(r, data, n);
 	}
 	if (!r->replied)
-		on_whole(r);
+		request_whole(r);
 	return MHD_YES;
 }
 
@@ -375,6 +394,23 @@ void http_set_principal(struct http_request *r, const char *who)
 const char *http_principal(const struct http_request *r)
 {
 	return r->principal;
+}
+
+void http_set_project(struct http_request *r, const char *project, unsigned rights)
+{
+	free(r->project);
+	r->project = mem_strdup(project);
+	r->rights = rights;
+}
+
+const char *http_project(const struct http_request *r)
+{
+	return r->project;
+}
+
+unsigned http_rights(const struct http_request *r)
+{
+	return r->rights;
 }
 
 enum err_code http_query_i64(const struct http_request *r, const char *name, int64_t min, int64_t max, int64_t *ret, struct error *e)

@@ -116,10 +116,13 @@ enum err_code http_server_start(const struct http_config *cfg, struct http_serve
 	s->cfg = *cfg;
 	s->server_name = mem_strdup(cfg->server_name);
 	pthread_mutex_init(&s->streams_lock, NULL);
+	pthread_mutex_init(&s->laters_lock, NULL);
+	pthread_cond_init(&s->laters_changed, NULL);
 	routes_compile(s);
 	int64_t limit_ms = cfg->head_timeout_ms ? cfg->head_timeout_ms : (int64_t)HTTP_HEAD_TIMEOUT_S * 1000;
 	s->pace = pace_start(HTTP_CONNECTIONS_MAX, limit_ms, (int64_t)HTTP_CROWDED_TIMEOUT_S * 1000);
 	s->share = share_new(cfg->sandbox_connections_max);
+	s->hauls = hauls_new();
 	enum err_code rc = s->pace ? ERR_OK : error_set(e, ERR_IO, "start the HTTP server: its threads were refused");
 	if (!rc && cfg->unix_fd >= 0)
 		rc = listener_start(s, &s->listeners[0], cfg->unix_fd, true, e);
@@ -143,19 +146,27 @@ void http_server_stop(struct http_server *s)
 		return;
 	http_server_quiesce(s);
 	atomic_store(&s->stopping, true);
+	laters_await(s);
 	streams_cut(s); /* MHD stops only when nothing is suspended any more, and has its upgraded sockets back */
 	pthread_mutex_lock(&s->streams_lock);
 	struct ws_loop *ws = s->ws; /* none is made any more */
+	struct stream_loops *loops = s->loops;
 	pthread_mutex_unlock(&s->streams_lock);
 	ws_loop_stop(ws);
+	stream_loops_stop(loops);
+	hauls_stop(s->hauls);
 	pace_stop(s->pace);
 	for (int i = 0; i < 2; i++)
 		if (s->listeners[i].daemon)
 			MHD_stop_daemon(s->listeners[i].daemon);
 	ws_loop_free(ws);
+	stream_loops_free(loops);
 	pace_free(s->pace);
 	share_free(s->share);
+	hauls_free(s->hauls);
 	pthread_mutex_destroy(&s->streams_lock);
+	pthread_mutex_destroy(&s->laters_lock);
+	pthread_cond_destroy(&s->laters_changed);
 	free(s->patterns);
 	free(s->server_name);
 	free(s);

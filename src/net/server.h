@@ -1,8 +1,8 @@
 /* The HTTP server's front door over libmicrohttpd: listeners, a route table, requests, replies, streams.
  *
  * A handler is one function, called on a pool thread when the whole request (head and body) is there; it may block briefly and
- * must answer exactly once with one http_reply*() or http_stream().  Long waits hold no thread: a stream whose source has nothing
- * to say returns 0 from its read slot and is suspended until http_stream_wake().
+ * must answer exactly once with one http_reply*() or http_stream(), or say http_later().  Long waits hold no thread: a stream whose
+ * source has nothing to say returns 0 from its read slot and is suspended until http_stream_wake().
  * Errors are RFC 9457 problem+json with `code` and `hint`.  Limits: HTTP_* below; over them 413/431/429/503 with Retry-After. */
 #pragma once
 #include "base/err.h"
@@ -94,6 +94,9 @@ bool http_is_unix(const struct http_request *r);
 bool http_peer_uid(const struct http_request *r, uid_t *ret);		/* unix socket only */
 void http_set_principal(struct http_request *r, const char *who);	/* copied */
 const char *http_principal(const struct http_request *r);		/* NULL until set */
+void http_set_project(struct http_request *r, const char *project, unsigned rights); /* for which it acts (copied), and what else it may */
+const char *http_project(const struct http_request *r);			/* NULL until set */
+unsigned http_rights(const struct http_request *r);			/* 0 until set */
 MUST_USE enum err_code http_query_i64(const struct http_request *r, const char *name, int64_t min, int64_t max, int64_t *ret, struct error *e); /* absent leaves *ret */
 
 void http_deny_status(struct http_request *r, int status);		/* from authorize: 401 rather than 403, 429, ... */
@@ -108,6 +111,17 @@ void http_reply_error(struct http_request *r, const struct error *e);	/* status 
 void http_reply_error_status(struct http_request *r, int status, const struct error *e);
 void http_reply_fd(struct http_request *r, const char *content_type, int fd_taken, uint64_t size); /* sendfile; Content-Length is size */
 
+/* An answer that waits, for a commit, without a thread that does: the handler calls this and returns.  http_later_wake must come exactly once, from
+ * any thread, before the handler has returned or after it; then `answer` is called on a thread of the server and replies.  A client that hung up
+ * meanwhile gets no `answer`: what must be done is done before the wake.  `free` is called once, at the request's end.  http_server_stop waits for
+ * the wakes.  Not with thread_per_connection. */
+struct http_later_ops {
+	void (*answer)(struct http_request *r, void *state);
+	void (*free)(void *state);
+};
+void http_later(struct http_request *r, const struct http_later_ops *ops, void *state);
+void http_later_wake(struct http_request *r);
+
 /* Who holds streams must wake each of them every 15 s or so even without news (to write its keep-alive comment): a client that
  * went away while its connection was suspended is noticed only then.
  * http_server_stop cuts streams rather than ending them, so that no client takes a shutdown for the end of the data; an owner that
@@ -121,6 +135,8 @@ struct http_stream_ops {
 /* Starts the reply; *ret_stream (may be NULL) stays valid until ops->free is called and is what http_stream_wake takes. Neither
  * read nor free is called before the handler has returned, so the handler may register it after (or under a lock around) this. */
 void http_stream(struct http_request *r, int status, const char *content_type, const struct http_stream_ops *ops, void *state, struct http_stream **ret_stream);
+/* The same for streams that may have many readers: served by a few threads of their own, which makes them cheap; the connection ends with it. */
+void http_stream_crowd(struct http_request *r, int status, const char *content_type, const struct http_stream_ops *ops, void *state, struct http_stream **ret_stream);
 void http_stream_wake(struct http_stream *s); /* any thread; cheap; a wake before the suspend is not lost */
 
 /* Streamed bodies. */

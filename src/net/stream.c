@@ -10,21 +10,9 @@
  * and free, so the owner may wake under a lock that its own read and free take too. */
 #include "base/cleanup.h"
 #include "base/mem.h"
-#include "net/http.h"
+#include "net/stream_loop.h"
 #include <stdlib.h>
-
-struct http_stream {
-	struct http_server *server;
-	struct MHD_Connection *connection;
-	const struct http_stream_ops *ops;
-	void *state;
-	int status;
-	char *content_type;
-	pthread_mutex_t lock;
-	pthread_cond_t changed; /* waited for where each connection has a thread of its own */
-	bool woken, suspended;
-	struct http_stream *prev, *next; /* in the server's list */
-};
+#include <string.h>
 
 static bool stopping(const struct http_stream *s)
 {
@@ -99,11 +87,9 @@ static void list_remove(struct http_stream *s)
 	pthread_mutex_unlock(&server->streams_lock);
 }
 
-static void stream_free(void *arg)
+void stream_release(struct http_stream *s)
 {
-	struct http_stream *s = arg;
 	list_remove(s);
-	s->ops->free(s->state); /* after it nobody wakes us */
 	atomic_fetch_sub_explicit(&s->server->streams_now, 1, memory_order_relaxed);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->changed);
@@ -111,7 +97,15 @@ static void stream_free(void *arg)
 	free(s);
 }
 
-void http_stream(struct http_request *r, int status, const char *content_type, const struct http_stream_ops *ops, void *state, struct http_stream **ret_stream)
+static void stream_free(void *arg)
+{
+	struct http_stream *s = arg;
+	s->ops->free(s->state); /* after it nobody wakes us */
+	stream_release(s);
+}
+
+static void begin(struct http_request *r, int status, const char *content_type, const struct http_stream_ops *ops, void *state, struct stream_loop *loop,
+	struct http_stream **ret_stream)
 {
 	struct http_stream *s = NEW(struct http_stream);
 	s->server = r->server;
@@ -120,6 +114,7 @@ void http_stream(struct http_request *r, int status, const char *content_type, c
 	s->state = state;
 	s->status = status;
 	s->content_type = mem_strdup(content_type);
+	s->loop = loop;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);
 	atomic_fetch_add_explicit(&r->server->streams_now, 1, memory_order_relaxed);
@@ -130,6 +125,27 @@ void http_stream(struct http_request *r, int status, const char *content_type, c
 		*ret_stream = s;
 }
 
+void http_stream(struct http_request *r, int status, const char *content_type, const struct http_stream_ops *ops, void *state, struct http_stream **ret_stream)
+{
+	begin(r, status, content_type, ops, state, NULL, ret_stream);
+}
+
+void http_stream_crowd(struct http_request *r, int status, const char *content_type, const struct http_stream_ops *ops, void *state, struct http_stream **ret_stream)
+{
+	bool fits = !r->server->cfg.thread_per_connection && strcmp(r->method, "GET") == 0; /* a HEAD is answered without a stream */
+	begin(r, status, content_type, ops, state, fits ? stream_loop_choose(r->server) : NULL, ret_stream);
+}
+
+/* False: the server is being stopped, and MHD may tell the client so. */
+static bool loop_takes(struct http_stream *s, struct http_request *r, const char *content_type)
+{
+	AUTO_STRBUF struct strbuf head = STRBUF_INIT;
+	reply_head_write(r, s->status, content_type, &head);
+	strbuf_adds(&head, r->http10 ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n");
+	r->taken = stream_loop_attach(s, r, &head);
+	return r->taken;
+}
+
 /* Only after the handler: MHD locks the response here and across each read, so an owner who held a lock of his around
  * http_stream that his read takes too would have two orders of locks; and a server that is being stopped may free at once. */
 void stream_queue(struct http_request *r)
@@ -137,11 +153,17 @@ void stream_queue(struct http_request *r)
 	struct http_stream *s = r->stream;
 	AUTO_FREE char *content_type = TAKE_PTR(s->content_type);
 	r->stream = NULL;
+	if (s->loop && loop_takes(s, r, content_type))
+		return;
 	reply_queue(r, s->status, content_type, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, r->http10 ? HTTP_STREAM_BLOCK : 1, stream_read, s, stream_free));
 }
 
 void http_stream_wake(struct http_stream *s)
 {
+	if (s->loop) {
+		stream_loop_wake(s);
+		return;
+	}
 	pthread_mutex_lock(&s->lock);
 	s->woken = true;
 	if (s->suspended) {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #define SLOW_MS 400	   /* a head's and a body's time in the tests that wait for its end */
-#define PATIENT_MS 2000 /* ... and in the one that must not see it, on a machine that does other things too */
+#define PATIENT_MS 4000 /* ... and in the one that must not see it, on a machine that does other things too */
 
 static void handle(struct http_request *r, void *ctx)
 {

@@ -4,6 +4,8 @@
 #include <stdatomic.h>
 
 #define LIMIT 1000000
+#define LONG 5000000 /* is hauled: taken by a thread of its own */
+#define HAULED_MAX ((size_t)256 << 10)
 #define PIECES_MAX ((size_t)64 << 10) /* what may be in memory of a body at a time */
 
 struct counts {
@@ -35,7 +37,7 @@ static enum err_code begin(struct http_request *r, void *ctx, uint64_t declared,
 	(void)ctx;
 	if (http_query(r, "plain"))
 		return ERR_OK;
-	if (declared != UINT64_MAX && declared > LIMIT) {
+	if (declared != UINT64_MAX && declared > LONG) {
 		http_deny_status(r, 413);
 		return error_set(e, ERR_LIMIT, "too long");
 	}
@@ -72,9 +74,40 @@ static void body_free(void *state)
 	atomic_fetch_add(&counts.freed, 1);
 }
 
+static void *wake_later(void *arg)
+{
+	http_later_wake(arg);
+	return NULL;
+}
+
+static void later_answer(struct http_request *r, void *state)
+{
+	(void)state;
+	http_reply(r, 200, "text/plain", "later", 5);
+}
+
+static void later_free(void *state)
+{
+	pthread_t *waker = state;
+	pthread_join(*waker, NULL);
+	free(waker);
+}
+
+static void handle_later(struct http_request *r)
+{
+	static const struct http_later_ops ops = { later_answer, later_free };
+	pthread_t *waker = NEW(pthread_t);
+	http_later(r, &ops, waker);
+	assert_int_equal(pthread_create(waker, NULL, wake_later, r), 0);
+}
+
 static void handle(struct http_request *r, void *ctx)
 {
 	(void)ctx;
+	if (http_query(r, "later")) {
+		handle_later(r);
+		return;
+	}
 	struct body *b = http_intake_state(r);
 	struct error e = ERROR_INIT;
 	size_t len = 0;
@@ -90,14 +123,24 @@ static void handle(struct http_request *r, void *ctx)
 static const struct http_intake intakes[] = { { handle, begin, take, body_free }, { .handle = NULL } };
 static const struct http_route routes[] = { { "POST", "/in", handle, 0, 10, "takes" }, { .method = NULL } };
 
-static int setup(void **state)
+static int setup_within(void **state, int64_t head_timeout_ms)
 {
 	struct site *s = NEW(struct site);
 	counts = (struct counts){ 0 };
 	site_init(s);
-	site_start(s, (struct http_config){ .routes = routes, .intakes = intakes, .threads = 2 });
+	site_start(s, (struct http_config){ .routes = routes, .intakes = intakes, .threads = 2, .head_timeout_ms = head_timeout_ms });
 	*state = s;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_within(state, 0);
+}
+
+static int setup_hasty(void **state)
+{
+	return setup_within(state, 200);
 }
 
 static int teardown(void **state)
@@ -210,6 +253,112 @@ static void a_form_that_is_not_whole_is_refused(void **state)
 	expect(*state, "POST /in HTTP/1.1\r\nContent-Type: multipart/form-data\r\nContent-Length: 3\r\n" HEAD_END "abc", 400, "boundary");
 }
 
+/* ---- long ones */
+
+static void wait_for_taken(long long n)
+{
+	for (int i = 0; i < WAIT_MS && atomic_load(&counts.taken) < n; i++)
+		poll(NULL, 0, 1);
+	assert_true(atomic_load(&counts.taken) >= n);
+}
+
+/* The answer to a body of LONG bytes, all 'x' but for the one in its middle. */
+static void send_long(struct site *s, const char *target, char middle, struct strbuf *ret_answer)
+{
+	AUTO_FREE char *data = mem_alloc(LONG);
+	AUTO_FREE char *head = mem_printf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", target, LONG);
+	AUTO_CLOSE int fd = dial(s);
+	memset(data, 'x', LONG);
+	data[LONG / 2] = middle;
+	say(fd, head);
+	say_all(fd, data, LONG);
+	hear(fd, ret_answer, NULL);
+}
+
+static void a_very_long_body_comes_in_large_pieces_and_ends_its_connection(void **state)
+{
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	send_long(*state, "/in", 'x', &in);
+	assert_true(str_starts(strbuf_str(&in), "HTTP/1.1 200 OK\r\n"));
+	assert_non_null(strstr(in.data, "\r\nConnection: close\r\n"));
+	assert_true(str_ends(in.data, "streamed 0 5000000"));
+	assert_true(atomic_load(&counts.largest) <= (int)HAULED_MAX);
+	wait_for_freed(1);
+}
+
+static void a_refusal_in_the_middle_of_a_very_long_body_is_answered_at_the_end(void **state)
+{
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	send_long(*state, "/in", '!', &in);
+	assert_true(str_starts(strbuf_str(&in), "HTTP/1.1 409 Conflict\r\n"));
+	assert_non_null(strstr(in.data, "there is a '!' in it"));
+	assert_true(atomic_load(&counts.taken) < LONG / 2 + 1);
+	wait_for_freed(1);
+}
+
+static void an_answer_to_a_very_long_body_may_come_later(void **state)
+{
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	send_long(*state, "/in?later=1", 'x', &in);
+	assert_true(str_ends(strbuf_str(&in), "\r\n\r\nlater"));
+	wait_for_freed(1);
+}
+
+static int begin_long(struct site *s, size_t sent)
+{
+	AUTO_FREE char *data = mem_alloc(sent);
+	int fd = dial(s);
+	memset(data, 'x', sent);
+	say(fd, "POST /in HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n");
+	say_all(fd, data, sent);
+	return fd;
+}
+
+static void of_a_very_long_body_whose_client_goes_away_all_that_came_was_taken(void **state)
+{
+	int fd = begin_long(*state, LONG - 1);
+	close(fd);
+	wait_for_freed(1);
+	assert_int_equal(atomic_load(&counts.taken), LONG - 1);
+}
+
+static void a_very_long_body_that_stands_still_is_cut(void **state)
+{
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	AUTO_CLOSE int fd = begin_long(*state, LONG / 2);
+	hear(fd, &in, NULL);
+	assert_int_equal(in.len, 0);
+	wait_for_freed(1);
+}
+
+static void a_stop_in_the_middle_of_a_very_long_body_hangs_nothing(void **state)
+{
+	struct site *s = *state;
+	int fd = begin_long(s, LONG / 2);
+	wait_for_taken(LIMIT);
+	http_server_stop(TAKE_PTR(s->server));
+	assert_int_equal(atomic_load(&counts.freed), 1);
+	close(fd);
+}
+
+static void a_very_long_form_comes_in_parts(void **state)
+{
+	AUTO_STRBUF struct strbuf body = STRBUF_INIT, in = STRBUF_INIT;
+	AUTO_FREE char *text = mem_alloc(LONG / 2);
+	AUTO_CLOSE int fd = dial(*state);
+	memset(text, 'y', LONG / 2);
+	strbuf_adds(&body, "--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n");
+	strbuf_add(&body, text, LONG / 2);
+	strbuf_adds(&body, "\r\n" PART("b", "", "two") "--XX--\r\n");
+	AUTO_FREE char *head = mem_printf("POST /in HTTP/1.1\r\n" FORM "Content-Length: %zu\r\n" HEAD_END, body.len);
+	say(fd, head);
+	say_all(fd, body.data, body.len);
+	hear(fd, &in, NULL);
+	assert_true(str_ends(strbuf_str(&in), "yyy[b -]two"));
+	assert_true(in.len > LONG / 2);
+	wait_for_freed(1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -221,6 +370,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_client_that_goes_away_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_form_comes_in_parts, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_form_that_is_not_whole_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_very_long_body_comes_in_large_pieces_and_ends_its_connection, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_refusal_in_the_middle_of_a_very_long_body_is_answered_at_the_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_answer_to_a_very_long_body_may_come_later, setup, teardown),
+		cmocka_unit_test_setup_teardown(of_a_very_long_body_whose_client_goes_away_all_that_came_was_taken, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_very_long_body_that_stands_still_is_cut, setup_hasty, teardown),
+		cmocka_unit_test_setup_teardown(a_stop_in_the_middle_of_a_very_long_body_hangs_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_very_long_form_comes_in_parts, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

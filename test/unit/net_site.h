@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define WAIT_MS 30000 /* for what must come; a test that gets there has failed */
+#define WAIT_MS 120000 /* for what must come; a test that gets there has failed */
 #define HEAD_END "Host: x\r\nConnection: close\r\n\r\n"
 
 struct site {

@@ -8,6 +8,7 @@
 #define WAKERS 2
 #define VISITORS 16
 #define VISITS 200
+#define FLOOD_BYTES ((size_t)8 << 20) /* more than any socket holds */
 
 /* A log that grows; its readers are streams. */
 struct topic {
@@ -30,6 +31,7 @@ struct reader {
 struct fixture {
 	struct site site;
 	struct topic topic;
+	bool crowd; /* its streams are served by threads of their own */
 };
 
 static void topic_wake(struct topic *t)
@@ -86,7 +88,10 @@ static void handle_stream(struct http_request *r, void *ctx)
 	reader->topic = &f->topic;
 	reader->flood = http_query(r, "flood") != NULL;
 	pthread_mutex_lock(&f->topic.lock);
-	http_stream(r, 200, "text/plain", &reader_ops, reader, &reader->stream);
+	if (f->crowd)
+		http_stream_crowd(r, 200, "text/plain", &reader_ops, reader, &reader->stream);
+	else
+		http_stream(r, 200, "text/plain", &reader_ops, reader, &reader->stream);
 	reader->next = f->topic.list;
 	f->topic.list = reader;
 	f->topic.readers++;
@@ -128,6 +133,14 @@ static int setup_threads(void **state, unsigned threads, bool own_threads)
 static int setup(void **state)
 {
 	return setup_threads(state, 4, false);
+}
+
+static int setup_crowd(void **state)
+{
+	int rc = setup_threads(state, 1, false);
+	struct fixture *f = *state;
+	f->crowd = true;
+	return rc;
 }
 
 static int setup_one_thread(void **state)
@@ -352,6 +365,52 @@ static void a_stop_in_the_middle_of_traffic_hangs_nothing_and_frees_all(void **s
 	assert_int_equal(f->topic.readers, 0);
 }
 
+static void a_stream_of_a_crowd_is_chunked_and_its_connection_ends_with_it(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_CLOSE int fd = dial(&f->site);
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	f->topic.items = 2;
+	f->topic.ended = true;
+	say(fd, "GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n");
+	hear(fd, &in, NULL); /* till the end */
+	assert_true(str_starts(in.data, "HTTP/1.1 200 OK\r\n"));
+	assert_non_null(strstr(in.data, "\r\nConnection: close\r\n"));
+	assert_non_null(strstr(in.data, "\r\nContent-Type: text/plain\r\n"));
+	assert_true(str_ends(in.data, "\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n1\n2\n\r\n0\r\n\r\n"));
+}
+
+static void a_reader_that_is_slow_gets_all_of_it(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_CLOSE int fd = dial(&f->site);
+	char buf[1000]; /* much less than comes at a time */
+	say(fd, "GET /v1/stream?flood HTTP/1.0\r\nHost: x\r\n\r\n");
+	for (size_t got = 0, others = 0; got < FLOOD_BYTES;) {
+		ssize_t n = read(fd, buf, sizeof(buf));
+		assert_true(n > 0);
+		if (got > sizeof(buf))
+			for (ssize_t i = 0; i < n; i++)
+				others += buf[i] != 'x';
+		assert_int_equal(others, 0);
+		got += (size_t)n;
+	}
+}
+
+static void a_client_that_left_a_stream_of_a_crowd_is_noticed_without_a_wake(void **state)
+{
+	struct fixture *f = *state;
+	int fd = dial(&f->site);
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	f->topic.items = 1;
+	say(fd, "GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n");
+	assert_true(hear(fd, &in, "1\n"));
+	close(fd);
+	readers_await(&f->topic, &f->topic.freed, 1);
+}
+
+#define IN_A_CROWD(test) { "in_a_crowd_" #test, test, setup_crowd, teardown, NULL }
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -363,6 +422,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(with_a_thread_per_connection_an_empty_read_waits_for_the_wake, setup_own_threads, teardown),
 		cmocka_unit_test_setup_teardown(with_a_thread_per_connection_a_stop_ends_waiting_streams, setup_own_threads, teardown),
 		cmocka_unit_test_setup_teardown(a_stop_in_the_middle_of_traffic_hangs_nothing_and_frees_all, setup, teardown),
+		IN_A_CROWD(a_head_of_a_stream_reads_nothing_and_frees_it),
+		IN_A_CROWD(streams_lose_no_wake_up_under_load),
+		IN_A_CROWD(a_stop_ends_suspended_streams_and_frees_each_once),
+		IN_A_CROWD(a_stalled_reader_does_not_hold_the_only_thread),
+		IN_A_CROWD(a_stop_in_the_middle_of_traffic_hangs_nothing_and_frees_all),
+		cmocka_unit_test_setup_teardown(a_stream_of_a_crowd_is_chunked_and_its_connection_ends_with_it, setup_crowd, teardown),
+		cmocka_unit_test_setup_teardown(a_reader_that_is_slow_gets_all_of_it, setup_crowd, teardown),
+		cmocka_unit_test_setup_teardown(a_client_that_left_a_stream_of_a_crowd_is_noticed_without_a_wake, setup_crowd, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,74 @@
+/* Answers that wait for something without a thread: the connection is suspended until it is woken, and is then answered by a thread of the
+ * server, which sends what has become ready at once.
+ *
+ *   ASKED --the handler has returned--> SLEEPS --wake: resume--> WOKEN --> answered
+ *   ASKED --wake------------------------------------------------> WOKEN --> answered by the handler's thread, never suspended
+ *
+ * A client that goes away in between is noticed after the wake; so the request lives until then. */
+#include "base/check.h"
+#include "net/http.h"
+
+void http_later(struct http_request *r, const struct http_later_ops *ops, void *state)
+{
+	struct http_server *s = r->server;
+	CHECK(!r->later && !r->replied && !s->cfg.thread_per_connection);
+	r->later = ops;
+	r->later_state = state;
+	r->later_due = true;
+	atomic_store(&r->later_phase, LATER_ASKED);
+	pthread_mutex_lock(&s->laters_lock);
+	s->laters++;
+	r->later_stays = atomic_load(&s->stopping) || r->haul; /* a hauled one has a thread of its own, and its connection sleeps already */
+	pthread_mutex_unlock(&s->laters_lock);
+}
+
+/* A server that is being stopped may not have suspended connections; its threads, and those that haul, may be held. */
+static void stay(struct http_request *r)
+{
+	struct http_server *s = r->server;
+	pthread_mutex_lock(&s->laters_lock);
+	while (atomic_load(&r->later_phase) != LATER_WOKEN)
+		pthread_cond_wait(&s->laters_changed, &s->laters_lock);
+	pthread_mutex_unlock(&s->laters_lock);
+}
+
+bool later_sleeps(struct http_request *r)
+{
+	int asked = LATER_ASKED;
+	if (r->later_stays)
+		stay(r);
+	if (atomic_load(&r->later_phase) == LATER_WOKEN)
+		return false;
+	MHD_suspend_connection(r->connection);
+	if (!atomic_compare_exchange_strong(&r->later_phase, &asked, LATER_SLEEPS))
+		MHD_resume_connection(r->connection); /* woken in this very moment */
+	return true;
+}
+
+void later_answer(struct http_request *r)
+{
+	r->later_due = false;
+	r->later->answer(r, r->later_state);
+}
+
+void http_later_wake(struct http_request *r)
+{
+	struct http_server *s = r->server;
+	bool stays = r->later_stays;
+	if (atomic_exchange(&r->later_phase, LATER_WOKEN) == LATER_SLEEPS)
+		MHD_resume_connection(r->connection); /* from here on it may be gone */
+	pthread_mutex_lock(&s->laters_lock);
+	s->laters--;
+	if (stays || atomic_load(&s->stopping))
+		pthread_cond_broadcast(&s->laters_changed);
+	pthread_mutex_unlock(&s->laters_lock);
+}
+
+/* With s->stopping set: none sleeps any more, and none will. */
+void laters_await(struct http_server *s)
+{
+	pthread_mutex_lock(&s->laters_lock);
+	while (s->laters)
+		pthread_cond_wait(&s->laters_changed, &s->laters_lock);
+	pthread_mutex_unlock(&s->laters_lock);
+}

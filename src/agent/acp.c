@@ -33,8 +33,7 @@ static void acp_release(struct agent *a)
 		return;
 	acp_tools_release(c);
 	acp_asks_release(c);
-	for (size_t i = 0; i < c->rpc.count; i++)
-		free(c->rpc.calls[i].message);
+	rpc_release(&c->rpc);
 	free(c->session);
 	free(c->note);
 	js_free(c->auth_methods);
@@ -56,9 +55,7 @@ static void settle(struct acp *c)
 
 static void give_up(struct acp *c, const char *reason, const char *what, const char *why)
 {
-	AUTO_FREE char *text = mem_printf("%s: %s", what, why);
-	tell_turn(c->agent, "failed", NULL, text);
-	agent_fail(c->agent, text);
+	tell_given_up(c->agent, what, why);
 	c->reason = reason;
 	settle(c);
 }

@@ -13,6 +13,7 @@
 
 #define CLIENT_NAME "signalbox"
 #define CLIENT_VERSION "1"
+#define CODEX_OVERLOADED (-32001) /* the server's queue was full; it did nothing */
 
 static const char developer_instructions[] =
 	"You work unattended for a person. When you need a decision, a fact or a secret that only a person can give, call the tool " CODEX_ASKUSER
@@ -28,11 +29,57 @@ static const char askuser_tool[] =
 	"\"free_text\":{\"type\":\"boolean\",\"description\":\"false: only one of the options will do; default true\"},"
 	"\"secret\":{\"type\":\"boolean\",\"description\":\"true for a password or a key: it is not written down anywhere\"}}}}]";
 
+/* --- whom a line is for */
+
+/* Threads of agents that our agent started are its own business; their requests are refused, since nobody can tell what they belong to. */
+static bool is_foreign(struct codex *c, const struct js *params)
+{
+	const char *thread = js_str(params, "threadId");
+	return thread && c->thread && !str_eq(thread, c->thread);
+}
+
+static void tell_foreign(struct codex *c, const char *method, const char *thread)
+{
+	if (c->foreign_told)
+		return;
+	c->foreign_told = true;
+	AUTO_FREE char *text = mem_printf("%s for another thread, %s: such are not followed", method, thread);
+	tell_warning(c->agent, text);
+}
+
+static bool codex_request(struct agent *a, const char *method, const struct js *id, const struct js *params)
+{
+	struct codex *c = codex_of(a);
+	const char *why = "Signalbox knows no such request";
+	if (is_foreign(c, params)) {
+		tell_foreign(c, method, js_str(params, "threadId"));
+		why = "Signalbox follows one thread only, and this is another one's";
+	} else if (codex_ask(c, method, id, params)) {
+		return true;
+	}
+	rpc_refuse(&c->rpc, id, RPC_NO_METHOD, why);
+	AUTO_FREE char *text = mem_printf("Codex asked for %s, which was refused: %s", method, why);
+	tell_warning(a, text);
+	return true;
+}
+
+static bool codex_notified(struct agent *a, const char *method, const struct js *params)
+{
+	struct codex *c = codex_of(a);
+	if (!is_foreign(c, params))
+		return codex_notice(c, method, params);
+	tell_foreign(c, method, js_str(params, "threadId"));
+	return true;
+}
+
+/* --- the turn */
+
 struct codex *codex_of(struct agent *a)
 {
 	if (!a->state) {
 		struct codex *c = NEW(struct codex);
 		c->agent = a;
+		c->rpc = (struct rpc){ .agent = a, .bare = true, .busy_code = CODEX_OVERLOADED, .request = codex_request, .notice = codex_notified };
 		a->state = c;
 	}
 	return a->state;
@@ -45,10 +92,7 @@ static void codex_release(struct agent *a)
 		return;
 	codex_commands_forget(c);
 	codex_asks_release(c);
-	for (size_t i = 0; i < c->call_count; i++) {
-		js_free(c->calls[i].params);
-		free(c->calls[i].message);
-	}
+	rpc_release(&c->rpc);
 	free(c->thread);
 	free(c->turn);
 	js_free(c->patches);
@@ -72,7 +116,7 @@ static enum err_code codex_prepare(struct agent *a, struct agent_launch *l, stru
 static void settle(struct codex *c)
 {
 	codex_asks_withdraw(c);
-	codex_calls_drop(c, "the turn was over before the agent took it");
+	rpc_drop(&c->rpc, "the turn was over before the agent took it");
 	codex_commands_forget(c);
 	free(c->turn);
 	c->turn = NULL;
@@ -81,9 +125,7 @@ static void settle(struct codex *c)
 
 static void give_up(struct codex *c, const char *reason, const char *what, const char *why)
 {
-	AUTO_FREE char *text = mem_printf("%s: %s", what, why);
-	tell_turn(c->agent, "failed", NULL, text);
-	agent_fail(c->agent, text);
+	tell_given_up(c->agent, what, why);
 	c->reason = reason;
 	settle(c);
 }
@@ -108,8 +150,9 @@ void codex_turn_started(struct codex *c, const struct js *turn)
 		codex_interrupt_turn(c);
 }
 
-static void on_turn_begun(struct codex *c, const struct codex_call *call UNUSED, const struct js *result, const char *refused)
+static void on_turn_begun(struct agent *a, const struct rpc_call *call UNUSED, const struct js *result, const char *refused, int64_t code UNUSED)
 {
+	struct codex *c = codex_of(a);
 	if (refused)
 		give_up(c, NULL, "Codex refused the turn", refused);
 	else
@@ -139,11 +182,12 @@ static void begin_turn(struct codex *c)
 	js_set(params, "outputSchema", js_parse(agent_final_schema, strlen(agent_final_schema), NULL));
 	set_plan_mode(c, params);
 	c->agent->prompted = true;
-	codex_call(c, "turn/start", params, on_turn_begun, NULL);
+	rpc_call(&c->rpc, "turn/start", params, on_turn_begun, NULL);
 }
 
-static void on_thread(struct codex *c, const struct codex_call *call, const struct js *result, const char *refused)
+static void on_thread(struct agent *a, const struct rpc_call *call, const struct js *result, const char *refused, int64_t code UNUSED)
 {
+	struct codex *c = codex_of(a);
 	bool resumed = str_eq(call->method, "thread/resume");
 	const char *id = js_str(js_get(result, "thread"), "id");
 	if (refused || !id) {
@@ -190,13 +234,14 @@ static void set_thread_members(struct codex *c, struct js *params)
 		js_set(params, "config", js_ref(js_get(run->agent, "config")));
 }
 
-static void on_initialized(struct codex *c, const struct codex_call *call UNUSED, const struct js *result UNUSED, const char *refused)
+static void on_initialized(struct agent *a, const struct rpc_call *call UNUSED, const struct js *result UNUSED, const char *refused, int64_t code UNUSED)
 {
+	struct codex *c = codex_of(a);
 	if (refused) {
 		give_up(c, NULL, "Codex refused to be spoken to", refused);
 		return;
 	}
-	codex_notify(c, "initialized");
+	rpc_notify(&c->rpc, "initialized", NULL);
 	struct js *params = js_object();
 	set_thread_members(c, params);
 	if (c->agent->run.session_id) {
@@ -205,7 +250,7 @@ static void on_initialized(struct codex *c, const struct codex_call *call UNUSED
 	} else {
 		js_set(params, "dynamicTools", js_parse(askuser_tool, strlen(askuser_tool), NULL));
 	}
-	codex_call(c, c->agent->run.session_id ? "thread/resume" : "thread/start", params, on_thread, NULL);
+	rpc_call(&c->rpc, c->agent->run.session_id ? "thread/resume" : "thread/start", params, on_thread, NULL);
 }
 
 static void codex_started(struct agent *a)
@@ -217,16 +262,17 @@ static void codex_started(struct agent *a)
 	js_set_bool(can, "experimentalApi", true);
 	js_set(params, "clientInfo", client);
 	js_set(params, "capabilities", can);
-	codex_call(codex_of(a), "initialize", params, on_initialized, NULL);
+	rpc_call(&codex_of(a)->rpc, "initialize", params, on_initialized, NULL);
 }
 
 static void codex_line(struct agent *a, const char *line, size_t len)
 {
-	codex_rpc_line(codex_of(a), line, len);
+	rpc_line(&codex_of(a)->rpc, line, len);
 }
 
-static void on_steered(struct codex *c, const struct codex_call *call, const struct js *result UNUSED, const char *refused)
+static void on_steered(struct agent *a, const struct rpc_call *call, const struct js *result UNUSED, const char *refused, int64_t code UNUSED)
 {
+	struct codex *c = codex_of(a);
 	if (call->message)
 		c->agent->sink.said(c->agent->sink.ctx, call->message, refused);
 	else if (refused)
@@ -240,7 +286,7 @@ void codex_steer(struct codex *c, const char *message_id, const char *text)
 	js_set_str(params, "expectedTurnId", c->turn);
 	js_set_str(params, "clientUserMessageId", message_id);
 	set_text_input(params, text);
-	codex_call(c, "turn/steer", params, on_steered, message_id);
+	rpc_call(&c->rpc, "turn/steer", params, on_steered, message_id);
 }
 
 static bool codex_say(struct agent *a, const char *message_id, const char *text)
@@ -253,8 +299,9 @@ static bool codex_say(struct agent *a, const char *message_id, const char *text)
 }
 
 /* Nothing is left to end when Codex refuses, and the process can go. */
-static void on_interrupted(struct codex *c, const struct codex_call *call UNUSED, const struct js *result UNUSED, const char *refused)
+static void on_interrupted(struct agent *a, const struct rpc_call *call UNUSED, const struct js *result UNUSED, const char *refused, int64_t code UNUSED)
 {
+	struct codex *c = codex_of(a);
 	if (refused && !c->agent->settled)
 		give_up(c, "interrupted", "The turn was interrupted", refused);
 }
@@ -267,7 +314,7 @@ void codex_interrupt_turn(struct codex *c)
 	struct js *params = js_object();
 	js_set_str(params, "threadId", c->thread);
 	js_set_str(params, "turnId", c->turn);
-	codex_call(c, "turn/interrupt", params, on_interrupted, NULL);
+	rpc_call(&c->rpc, "turn/interrupt", params, on_interrupted, NULL);
 }
 
 static bool codex_interrupt(struct agent *a)
@@ -300,7 +347,7 @@ void codex_turn_completed(struct codex *c, const struct js *turn)
 static void codex_finish(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o)
 {
 	struct codex *c = codex_of(a);
-	codex_calls_drop(c, "the agent ended before it took it");
+	rpc_drop(&c->rpc, "the agent ended before it took it");
 	codex_exec_finish(a, exit_status, stderr_tail, o);
 	if (c->reason && o->status == AGENT_FAILED)
 		o->reason = c->reason;

@@ -1,34 +1,17 @@
 /* The inside of adapter `codex`: one thread and one turn of `codex app-server`.
  *
  *   codex.c        the life of the turn: initialize, thread/start or thread/resume, turn/start, steering, interrupting, the end
- *   codex_rpc.c    lines: our calls and their replies, the server's requests and their answers, notifications to whom they belong
  *   codex_ask.c    the server's requests that a person decides, and decisions as Codex wants them
  *   codex_items.c  notifications: items, deltas, plan, usage, errors */
 #pragma once
-#include "agent/backend.h"
+#include "agent/rpc.h"
 
 #define CODEX_ASKS_MAX 64	    /* requests of the server that wait for a person */
-#define CODEX_CALLS_MAX 64	    /* calls of ours that wait for their reply */
 #define CODEX_COMMANDS_MAX 64	    /* commands that are followed at once */
 #define CODEX_PATCHES_MAX 64	    /* patches that have begun and are kept for their request */
-#define CODEX_OVERLOAD_TRIES 10	    /* of one call that the server is too busy for */
 #define CODEX_DIFF_MAX ((size_t)128 << 10)   /* bytes of a patch that a person is shown */
 #define CODEX_OBJECT_MAX ((size_t)32 << 10)  /* bytes of a command, a schema, a set of permissions, of all names of a patch's files */
 #define CODEX_QUESTIONS_MAX 20	    /* in one request; options in one question */
-
-struct codex;
-struct codex_call;
-/* A reply came: `result`, or `refused` in words. */
-typedef void codex_done(struct codex *c, const struct codex_call *call, const struct js *result, const char *refused);
-
-struct codex_call {
-	int64_t id;
-	const char *method;
-	struct js *params;
-	codex_done *done;
-	char *message; /* id of the person's message that it carries, or NULL */
-	int tries;
-};
 
 struct codex_command {
 	char *item, *text;
@@ -46,14 +29,13 @@ struct codex_ask {
 
 struct codex {
 	struct agent *agent;
+	struct rpc rpc;
 	char *thread, *turn;   /* NULL: not yet, no more */
 	const char *reason;    /* of a failure that is not the model's; static */
 	bool interrupting;     /* somebody wants the turn to end */
 	bool aborted;	       /* ... by the answer to a request */
 	bool foreign_told;     /* that there are threads that are not ours */
-	int64_t last_call, last_ask;
-	struct codex_call calls[CODEX_CALLS_MAX];
-	size_t call_count;
+	int64_t last_ask;
 	struct codex_ask asks[CODEX_ASKS_MAX];
 	size_t ask_count;
 	struct codex_command commands[CODEX_COMMANDS_MAX];
@@ -69,14 +51,6 @@ void codex_turn_started(struct codex *c, const struct js *turn);
 void codex_turn_completed(struct codex *c, const struct js *turn);
 void codex_interrupt_turn(struct codex *c);
 void codex_steer(struct codex *c, const char *message_id, const char *text); /* message_id NULL: nobody is told how it went */
-
-/* `message` may be NULL. Refused at once, by `done`, when too many wait. */
-void codex_call(struct codex *c, const char *method, struct js *params_taken, codex_done *done, const char *message);
-void codex_notify(struct codex *c, const char *method);
-void codex_answer(struct codex *c, const struct js *id, struct js *result_taken);
-void codex_refuse(struct codex *c, const struct js *id, const char *why);
-void codex_rpc_line(struct codex *c, const char *line, size_t len);
-void codex_calls_drop(struct codex *c, const char *why); /* no reply will come */
 
 bool codex_ask(struct codex *c, const char *method, const struct js *id, const struct js *params); /* false: no such request */
 void codex_decide(struct codex *c, const char *request, const struct js *decision);

@@ -209,7 +209,7 @@ static void accept(struct codex *c, const struct codex_kind *kind, const struct 
 	const struct codex_ask ask = { .kind = kind, .params = js_ref(params) };
 	AUTO_JS struct js *decision = js_object();
 	js_set_str(decision, "decision", "approve");
-	codex_answer(c, id, kind->answer(&ask, decision));
+	rpc_answer(&c->rpc, id, kind->answer(&ask, decision));
 	codex_command_asked(c, held_command(kind, params), false, true);
 	js_free(ask.params);
 }
@@ -217,7 +217,7 @@ static void accept(struct codex *c, const struct codex_kind *kind, const struct 
 static void refuse_and_tell(struct codex *c, const char *method, const struct js *id, const char *why)
 {
 	AUTO_FREE char *text = mem_printf("Codex's %s was refused: %s", method, why);
-	codex_refuse(c, id, why);
+	rpc_refuse(&c->rpc, id, RPC_NO_METHOD, why);
 	tell_warning(c->agent, text);
 }
 
@@ -232,7 +232,7 @@ static bool tool_refused(struct codex *c, const char *method, const struct js *i
 	else if (str_empty(js_str(js_get(params, "arguments"), "question")))
 		why = "askuser needs a text in `question`";
 	if (why)
-		codex_answer(c, id, tool_result(why, false));
+		rpc_answer(&c->rpc, id, tool_result(why, false));
 	return why != NULL;
 }
 
@@ -279,7 +279,7 @@ void codex_decide(struct codex *c, const char *request, const struct js *decisio
 		return;
 	struct codex_ask ask = ask_take(c, found);
 	agent_set_progress(c->agent, "working");
-	codex_answer(c, ask.id, ask.kind->answer(&ask, decision));
+	rpc_answer(&c->rpc, ask.id, ask.kind->answer(&ask, decision));
 	codex_command_asked(c, held_command(ask.kind, ask.params), false, is_approved(decision));
 	pass_note(c, &ask, decision);
 	if (ends_turn(decision)) {

@@ -1,10 +1,10 @@
 /* The server's requests as people are shown them (struct agent_ask's `data`). */
 #include "agent/codex_ask.h"
 #include "agent/codex_home.h"
+#include "agent/tell.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include <ctype.h>
 #include <string.h>
 
 #define TITLE_MAX 160 /* bytes */
@@ -30,42 +30,9 @@ static bool set_object(struct js *data, const char *key, const struct js *value)
 	return true;
 }
 
-/* A shell's quoting of one word undone; NULL when there is more than one word, or none. */
-static char *unquote(const char *s)
-{
-	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
-	for (char quote = 0; *s || quote; s++) {
-		if (!*s || (!quote && isspace((unsigned char)*s)))
-			return NULL;
-		if (*s == '\\' && quote != '\'' && s[1] && (!quote || strchr("\"\\$`", s[1])))
-			strbuf_addc(&out, *++s);
-		else if (*s == quote)
-			quote = 0;
-		else if (!quote && (*s == '\'' || *s == '"'))
-			quote = *s;
-		else
-			strbuf_addc(&out, *s);
-	}
-	return out.len ? strbuf_detach(&out) : NULL;
-}
-
-/* What is in /bin/bash -c '...', which is how Codex starts every command. */
-static char *as_typed(const char *command)
-{
-	static const char *const places[] = { "", "/bin/", "/usr/bin/" }, *const shells[] = { "bash -c ", "bash -lc " };
-	for (size_t p = 0; p < ARRAY_SIZE(places); p++)
-		for (size_t i = 0; i < ARRAY_SIZE(shells); i++) {
-			AUTO_FREE char *prefix = mem_printf("%s%s", places[p], shells[i]);
-			char *inner = str_starts(command, prefix) ? unquote(command + strlen(prefix)) : NULL;
-			if (inner)
-				return inner;
-		}
-	return mem_strdup(command);
-}
-
 bool codex_describe_command(struct codex *c UNUSED, const struct js *params, struct js *data)
 {
-	AUTO_FREE char *command = as_typed(js_str_or(params, "command", ""));
+	AUTO_FREE char *command = tell_as_typed(js_str_or(params, "command", ""));
 	bool input = str_eq(js_str(params, "kind"), "writeStdin");
 	const char *host = js_str(js_get(params, "networkApprovalContext"), "host");
 	const char *reason = host && !js_str(params, "reason") ? host : js_str(params, "reason");

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -175,6 +176,36 @@ void codex_exec_line(struct agent *a, const char *line, size_t len)
 	AUTO_JS struct js *parsed = js_parse(line, len, NULL);
 	if (!parsed || js_type(parsed) != JS_OBJECT || !dispatch(a, parsed))
 		agent_emit_raw(a, line, len);
+}
+
+/* What -o wrote, else the last message. On failure Codex leaves an empty file. */
+static void read_last_message(struct agent *a, struct agent_outcome *o)
+{
+	AUTO_FREE char *dir = file_join(a->run.home, CODEX_HOME_NAME);
+	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(AGENT_FINAL_MAX);
+	AUTO_CLOSE int fd = a->final_file ? open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (fd >= 0 && !file_read_at(fd, CODEX_LAST_MESSAGE, AGENT_FINAL_MAX, &text, NULL) && text.len)
+		o->text = strbuf_detach(&text);
+	else
+		o->text = mem_strdup(a->last_message);
+}
+
+void codex_exec_finish(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o)
+{
+	struct error e = ERROR_INIT;
+	if (!a->settled || a->failed) {
+		agent_outcome_of_exit(a, "Codex", exit_status, stderr_tail, o);
+		return;
+	}
+	read_last_message(a, o);
+	o->final = agent_final_parse(o->text ? o->text : "", o->text ? strlen(o->text) : 0, &e);
+	if (o->final) {
+		agent_outcome_of_final(o);
+		return;
+	}
+	o->status = AGENT_FAILED;
+	o->reason = "final_invalid";
+	o->error = mem_strdup(e.text);
 }
 
 const struct agent_backend agent_codex_exec = {

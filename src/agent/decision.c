@@ -1,6 +1,7 @@
 /* Decisions: which fit which gate, in which form they are kept, and how they are told to an agent that has to hear them anew. */
 #include "agent/decision.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include <string.h>
@@ -243,6 +244,32 @@ struct js *decision_default(const char *kind, const struct js *data, const char 
 		js_set(answers, js_str_or(q, "id", "?"), list);
 	}
 	return js_ref(answers);
+}
+
+struct js *decision_make(const char *gate, const struct js *checked, const char *actor)
+{
+	char id[ID_SIZE], at[RFC3339_SIZE];
+	struct js *o = js_object();
+	AUTO_JS struct js *own = js_copy(checked);
+	clock_new_id(id);
+	clock_rfc3339(clock_wall_ms(), at);
+	js_set_str(o, "id", id);
+	js_set_str(o, "gate", gate);
+	js_merge(o, own);
+	js_set_str(o, "actor", actor);
+	js_set_str(o, "at", at);
+	return o;
+}
+
+struct js *decision_expired(const char *kind, const struct js *data)
+{
+	const char *then = js_str_or(data, "at_deadline", "reject");
+	struct js *o = js_object(), *answers = str_eq(then, "default") ? decision_default(kind, data, js_str(data, "default_answer")) : NULL;
+	js_set_str(o, "decision", "expire");
+	js_set_str(o, "then", answers ? "answer" : str_eq(then, "fail") ? "fail" : "reject");
+	if (answers)
+		js_set(o, "answers", answers);
+	return o;
 }
 
 bool decision_is_secret(const struct js *data)

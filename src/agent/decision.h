@@ -12,6 +12,10 @@
 MUST_USE enum err_code decision_check(const char *kind, const struct js *data, const struct js *body, struct js **ret, struct error *e);
 /* The answers that go without anybody's word: the first option of each question, or `text`. NULL when there is none. */
 struct js *decision_default(const char *kind, const struct js *data, const char *text);
+/* {id, gate, decision..., actor, at} from a checked decision: what is linked into place, and sent to the agent.  A copy: sealing one seals no other. */
+struct js *decision_make(const char *gate, const struct js *checked, const char *actor);
+/* {decision: "expire", then, answers?}: what happens when nobody has answered in time, by the gate's own rule (at_deadline, default_answer). */
+struct js *decision_expired(const char *kind, const struct js *data);
 /* One of its questions is secret. */
 bool decision_is_secret(const struct js *data);
 /* Two requests that ask for the same thing. */

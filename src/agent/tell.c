@@ -1,13 +1,10 @@
 /* What every adapter that talks tells, in our types of events. */
 #include "agent/tell.h"
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "agent/codex_home.h"
-#include <fcntl.h>
+#include <ctype.h>
 #include <string.h>
-#include <unistd.h>
 
 void tell_session(struct agent *a, const char *id)
 {
@@ -19,10 +16,44 @@ void tell_session(struct agent *a, const char *id)
 	agent_emit(a, "run.session", o);
 }
 
+/* A shell's quoting of one word undone; NULL when there is more than one word, or none. */
+static char *unquote(const char *s)
+{
+	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
+	for (char quote = 0; *s || quote; s++) {
+		if (!*s || (!quote && isspace((unsigned char)*s)))
+			return NULL;
+		if (*s == '\\' && quote != '\'' && s[1] && (!quote || strchr("\"\\$`", s[1])))
+			strbuf_addc(&out, *++s);
+		else if (*s == quote)
+			quote = 0;
+		else if (!quote && (*s == '\'' || *s == '"'))
+			quote = *s;
+		else
+			strbuf_addc(&out, *s);
+	}
+	return out.len ? strbuf_detach(&out) : NULL;
+}
+
+/* Codex starts every command by /bin/bash -c '...'. */
+char *tell_as_typed(const char *command)
+{
+	static const char *const places[] = { "", "/bin/", "/usr/bin/" }, *const shells[] = { "bash -c ", "bash -lc " };
+	for (size_t p = 0; p < ARRAY_SIZE(places); p++)
+		for (size_t i = 0; i < ARRAY_SIZE(shells); i++) {
+			AUTO_FREE char *prefix = mem_printf("%s%s", places[p], shells[i]);
+			char *inner = str_starts(command, prefix) ? unquote(command + strlen(prefix)) : NULL;
+			if (inner)
+				return inner;
+		}
+	return mem_strdup(command);
+}
+
 void tell_command_started(struct agent *a, const char *item, const char *command)
 {
 	struct js *o = js_object();
-	AUTO_FREE char *doing = mem_printf("running %s", str_empty(command) ? "a command" : command);
+	AUTO_FREE char *typed = tell_as_typed(str_empty(command) ? "a command" : command);
+	AUTO_FREE char *doing = mem_printf("running %s", typed);
 	agent_set_progress(a, doing);
 	js_set_str(o, "id", item);
 	agent_set_text(o, "command", command);
@@ -97,6 +128,13 @@ void tell_turn(struct agent *a, const char *status, const struct js *usage, cons
 	agent_emit(a, "run.turn", o);
 }
 
+void tell_given_up(struct agent *a, const char *what, const char *why)
+{
+	AUTO_FREE char *text = mem_printf("%s: %s", what, why);
+	tell_turn(a, "failed", NULL, text);
+	agent_fail(a, text);
+}
+
 static void set_bounded(struct js *o, const char *key, const struct js *value)
 {
 	AUTO_FREE char *text = js_dump(value);
@@ -114,55 +152,4 @@ void tell_tool(struct agent *a, const char *kind, const struct js *item, const c
 		if (js_get(item, *keys) && js_type(js_get(item, *keys)) != JS_NULL)
 			set_bounded(o, *keys, js_get(item, *keys));
 	agent_emit(a, done ? "tool.finished" : "tool.started", o);
-}
-
-/* What -o wrote, else the last message. On failure Codex leaves an empty file. */
-static void read_last_message(struct agent *a, struct agent_outcome *o)
-{
-	AUTO_FREE char *dir = file_join(a->run.home, CODEX_HOME_NAME);
-	AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(AGENT_FINAL_MAX);
-	AUTO_CLOSE int fd = a->final_file ? open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-	if (fd >= 0 && !file_read_at(fd, CODEX_LAST_MESSAGE, AGENT_FINAL_MAX, &text, NULL) && text.len)
-		o->text = strbuf_detach(&text);
-	else
-		o->text = mem_strdup(a->last_message);
-}
-
-static void outcome_of_failure(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o)
-{
-	o->status = AGENT_FAILED;
-	if (a->failed) {
-		o->reason = "agent_failed";
-		o->error = mem_strdup(a->error);
-		return;
-	}
-	o->reason = "agent_exited";
-	o->error = mem_printf("Codex ended with status %d before its turn was over%s%s%s%s", exit_status, a->error ? ": " : "",
-		a->error ? a->error : "", str_empty(stderr_tail) ? "" : "; it said: ", str_empty(stderr_tail) ? "" : stderr_tail);
-}
-
-void codex_exec_finish(struct agent *a, int exit_status, const char *stderr_tail, struct agent_outcome *o)
-{
-	static const enum agent_status of[] = { AGENT_SUCCESS, AGENT_BLOCKED, AGENT_FAILED };
-	static const char *const words[] = { "success", "blocked", "failed" };
-	if (!a->settled || a->failed) {
-		outcome_of_failure(a, exit_status, stderr_tail, o);
-		return;
-	}
-	struct error e = ERROR_INIT;
-	read_last_message(a, o);
-	o->final = agent_final_parse(o->text ? o->text : "", o->text ? strlen(o->text) : 0, &e);
-	if (!o->final) {
-		o->status = AGENT_FAILED;
-		o->reason = "final_invalid";
-		o->error = mem_strdup(e.text);
-		return;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(of); i++)
-		if (str_eq(js_str(o->final, "status"), words[i]))
-			o->status = of[i];
-	if (o->status == AGENT_FAILED) {
-		o->reason = "agent_failed";
-		o->error = mem_printf("the agent says that it failed: %s", js_str_or(o->final, "summary", ""));
-	}
 }

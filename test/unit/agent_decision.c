@@ -1,6 +1,7 @@
 /* Decisions: what fits which gate, in one form whatever the form of the answer, with the place where it does not fit. */
 #include "agent/decision.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include <setjmp.h>
@@ -166,6 +167,39 @@ static void the_default_is_the_first_option_or_the_given_text(void **state)
 	assert_null(default_of("command", COMMAND, "x"));
 }
 
+static void nobody_answered(const char *kind, const char *data_text, const char *expected)
+{
+	AUTO_JS struct js *data = parsed(data_text);
+	AUTO_JS struct js *decision = decision_expired(kind, data);
+	AUTO_FREE char *text = js_dump(decision);
+	assert_string_equal(text, expected);
+}
+
+static void the_gates_own_rule_says_what_happens_when_nobody_answers(void **state)
+{
+	(void)state;
+	nobody_answered("command", "{}", "{\"decision\":\"expire\",\"then\":\"reject\"}");
+	nobody_answered("command", "{\"at_deadline\":\"fail\"}", "{\"decision\":\"expire\",\"then\":\"fail\"}");
+	nobody_answered("command", "{\"at_deadline\":\"default\",\"default_answer\":\"yes\"}", "{\"decision\":\"expire\",\"then\":\"reject\"}");
+	nobody_answered("question", "{\"at_deadline\":\"default\",\"default_answer\":\"yes\",\"questions\":[{\"id\":\"q1\",\"text\":\"?\"}]}",
+		"{\"decision\":\"expire\",\"then\":\"answer\",\"answers\":{\"q1\":[\"yes\"]}}");
+}
+
+static void a_decision_that_is_made_has_an_id_and_is_nobody_elses(void **state)
+{
+	AUTO_JS struct js *checked = parsed("{\"decision\":\"answer\",\"answers\":{\"q1\":[\"red\"]}}");
+	AUTO_JS struct js *one = decision_make("G1", checked, "ann");
+	AUTO_JS struct js *two = decision_make("G2", checked, "bob");
+	(void)state;
+	js_set_str(js_get(one, "answers"), "q1", "sealed");
+	assert_string_equal(js_str(one, "gate"), "G1");
+	assert_string_equal(js_str(two, "actor"), "bob");
+	assert_string_not_equal(js_str(one, "id"), js_str(two, "id"));
+	assert_true(clock_is_id(js_str(one, "id")) && clock_parse_rfc3339(js_str(two, "at")) > 0);
+	assert_true(js_equal(js_get(two, "answers"), js_get(checked, "answers")));
+	assert_string_equal(js_text(js_at(js_path(checked, "answers.q1"), 0)), "red");
+}
+
 static void one_secret_question_makes_a_gate_secret(void **state)
 {
 	AUTO_JS struct js *secret = parsed(SECRET);
@@ -238,7 +272,8 @@ int main(void)
 		cmocka_unit_test(a_wrong_secret_is_not_quoted),
 		cmocka_unit_test(what_is_too_long_is_refused),
 		cmocka_unit_test(the_default_is_the_first_option_or_the_given_text),
-		cmocka_unit_test(one_secret_question_makes_a_gate_secret),
+		cmocka_unit_test(the_gates_own_rule_says_what_happens_when_nobody_answers),
+		cmocka_unit_test(a_decision_that_is_made_has_an_id_and_is_nobody_elses), cmocka_unit_test(one_secret_question_makes_a_gate_secret),
 		cmocka_unit_test(the_same_request_is_the_same_whatever_its_words_around),
 		cmocka_unit_test(an_agent_is_told_what_it_asked_and_what_was_decided),
 		cmocka_unit_test(a_secret_is_named_to_the_agent_not_told),

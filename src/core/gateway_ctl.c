@@ -1,5 +1,6 @@
 /* The gateway process seen from the server: started when none answers, replaced when its configuration changed, restarted when it died.
- * It is no child whose life depends on us: it outlives the server, and the next server finds it by its control socket. */
+ * It is no child whose life depends on us: it outlives the server, and the next server finds it by its control socket.  It ends by itself when neither
+ * a server nor a runner has been there for limits.gateway_linger: each holds a shared lock as long as it lives, the runners by a descriptor of ours. */
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -10,12 +11,14 @@
 #include "core/inside.h"
 #include "model/token.h"
 #include "net/client.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,8 +28,10 @@
 #define RESTART_FIRST_MS 100
 #define RESTART_MAX_MS 30000
 #define CONFIG_FD 3
+#define USERS_WAIT_MS 5000 /* for a gateway that ends this moment, and holds the lock until it has */
+#define USERS_LOOK_MS 10
 #define KEYS_MAX 32
-#define TOKEN_GRACE_S 3600 /* beyond the run's own time limit: queueing and retries inside the gateway */
+#define TOKEN_GRACE_S (30 * 24 * 3600) /* beyond the run's own time limit: while it waits for people its clocks stand still, and this is the wall's */
 
 struct offered {
 	char *provider, *key;
@@ -36,6 +41,7 @@ struct gateway_ctl {
 	pthread_mutex_t lock; /* guards all below */
 	struct offered keys[KEYS_MAX];
 	int key_count;
+	int users_fd;	   /* the lock that says that somebody is there; not guarded: it does not change */
 	int pidfd, former; /* of the running gateway, of the one before it; or -1 */
 	char *config;	   /* the document it was started with */
 	int64_t next_start_ms, backoff_ms;
@@ -127,6 +133,35 @@ static struct js *providers_with_keys(struct core *c)
 	return out;
 }
 
+static char *users_path(struct core *c)
+{
+	return file_join(c->runtime, "gateway-users.lock");
+}
+
+/* Taken before a gateway is looked for: one that is found goes on. */
+static enum err_code hold_users(struct core *c, struct error *e)
+{
+	AUTO_FREE char *path = users_path(c);
+	int64_t until = clock_mono_ms() + USERS_WAIT_MS;
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return error_errno(e, "open '%s'", path);
+	c->gateway->users_fd = fd;
+	while (flock(fd, LOCK_SH | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return error_errno(e, "lock '%s'", path);
+		if (clock_mono_ms() > until)
+			return error_set(e, ERR_BUSY, "a model gateway that has ended does not go away: '%s' stays locked", path);
+		poll(NULL, 0, USERS_LOOK_MS);
+	}
+	return ERR_OK;
+}
+
+int gateway_ctl_users_fd(struct core *c)
+{
+	return c->gateway->users_fd;
+}
+
 /* A root server's gateway becomes an id of its own, next to the sandboxes': not theirs, since it holds the keys. */
 static char *make_config(struct core *c)
 {
@@ -135,12 +170,17 @@ static char *make_config(struct core *c)
 	AUTO_FREE char *socket = file_join(dir, "model.sock");
 	AUTO_FREE char *control = control_path(c);
 	AUTO_FREE char *records = file_join(c->data, "gateway/exchanges");
+	AUTO_FREE char *users = users_path(c);
+	struct js *limits = js_object();
 	AUTO_STRBUF struct strbuf key = STRBUF_INIT;
 	str_add_base64url(&key, c->token_key, TOKEN_KEY_SIZE);
 	js_set_str(o, "socket", socket);
 	js_set_str(o, "control", control);
 	js_set_str(o, "key", strbuf_str(&key));
 	js_set_str(o, "record_dir", records);
+	js_set_str(o, "users", users);
+	js_set_int(limits, "linger_ms", conf_limit(c->config, "gateway_linger"));
+	js_set(o, "limits", limits);
 	if (c->root) {
 		js_set_int(o, "uid", (int64_t)c->uid + 1);
 		js_set_int(o, "gid", (int64_t)c->gid + 1);
@@ -263,13 +303,15 @@ enum err_code gateway_ctl_start(struct core *c, struct error *e)
 {
 	struct gateway_ctl *g = NEW(struct gateway_ctl);
 	c->gateway = g;
-	g->pidfd = g->former = -1;
+	g->pidfd = g->former = g->users_fd = -1;
 	g->backoff_ms = RESTART_FIRST_MS;
 	pthread_mutex_init(&g->lock, NULL);
 	AUTO_FREE char *dir = gateway_ctl_dir(c);
 	enum err_code rc = load_key(c, e);
 	if (!rc)
 		rc = file_mkdirs(dir, 0755, e);
+	if (!rc)
+		rc = hold_users(c, e);
 	if (!rc) {
 		pthread_mutex_lock(&g->lock);
 		rc = ensure(c, e);
@@ -292,6 +334,8 @@ void gateway_ctl_stop(struct core *c)
 		close(g->pidfd);
 	if (g->former >= 0)
 		close(g->former);
+	if (g->users_fd >= 0)
+		close(g->users_fd);
 	pthread_mutex_destroy(&g->lock);
 	free(g->config);
 	free(g);

@@ -12,9 +12,9 @@
 
 #define CONFIG_USUAL_MAX ((size_t)512 << 10)
 
-static const char *const top_members[] = { "socket", "control", "key", "record_dir", "uid", "gid", "providers", "default_provider", "limits", "hide", NULL };
+static const char *const top_members[] = { "socket", "control", "key", "record_dir", "uid", "gid", "providers", "default_provider", "limits", "hide", "users", NULL };
 static const char *const provider_members[] = { "base_url", "key", "wire", "model", NULL };
-static const char *const limit_members[] = { "connect_ms", "idle_ms", "drain_ms", "probe_ms", "early_ms", NULL };
+static const char *const limit_members[] = { "connect_ms", "idle_ms", "drain_ms", "probe_ms", "early_ms", "linger_ms", NULL };
 
 static void text_wipe(char *s)
 {
@@ -56,6 +56,7 @@ static void config_free(struct config *c)
 	free(c->socket);
 	free(c->control);
 	free(c->record_dir);
+	free(c->users);
 	free(c->default_provider);
 	config_forget_hidden(c);
 	sodium_memzero(c, sizeof(*c));
@@ -212,6 +213,7 @@ static enum err_code limits_read(struct config *c, const struct js *o, struct er
 		{ "drain_ms", &c->drain_ms, CONFIG_DRAIN_MS, 0, CONFIG_LIMIT_MAX_MS },
 		{ "probe_ms", &c->probe_ms, CONFIG_PROBE_MS, 1, CONFIG_PROBE_MAX_MS },
 		{ "early_ms", &c->early_ms, CONFIG_EARLY_MS, 1, CONFIG_PROBE_MAX_MS },
+		{ "linger_ms", &c->linger_ms, CONFIG_LINGER_MS, 1, CONFIG_LIMIT_MAX_MS },
 	};
 	enum err_code rc = js_check_members(o, "limits", limit_members, e);
 
@@ -264,6 +266,8 @@ static enum err_code config_read(struct config *c, const struct js *o, struct er
 		rc = text_wanted(o, "", "record_dir", true, &c->record_dir, e);
 	if (rc == ERR_OK)
 		rc = text_wanted(o, "", "default_provider", false, &c->default_provider, e);
+	if (rc == ERR_OK)
+		rc = text_wanted(o, "", "users", false, &c->users, e);
 	if (rc == ERR_OK)
 		rc = key_read(c, o, e);
 	if (rc == ERR_OK)

@@ -5,7 +5,8 @@
  *	 "providers":{"openai":{"base_url":"https://api.openai.com/v1","key":"...","wire":"responses","model":"override, optional"}},
  *	 (wire: responses or messages; left out: whichever of them an agent asks for)
  *	 "hide":{"TASK":["secret", ...]}: what is kept out of the record from the first request on; no part of the hash
- *	 "limits":{"connect_ms":10000,"idle_ms":600000,"drain_ms":600000,"probe_ms":5000,"early_ms":20000}}
+ *	 "limits":{"connect_ms":10000,"idle_ms":600000,"drain_ms":600000,"probe_ms":5000,"early_ms":20000,"linger_ms":60000}}
+ *	 "users":"/run/x/gateway-users.lock": what server and runners hold as long as they live; it ends linger_ms after the last of them. Left out: never
  *
  * A struct config is immutable and counted: an exchange keeps the one it began with while HUP brings another. */
 #pragma once
@@ -24,6 +25,7 @@
 #define CONFIG_DRAIN_MS INT64_C(600000)
 #define CONFIG_PROBE_MS INT64_C(5000)  /* a silent stream gets a comment this often, so that a dead agent is noticed */
 #define CONFIG_EARLY_MS INT64_C(20000) /* an upstream that has not answered by then: its 200 is given in advance, to be probed too */
+#define CONFIG_LINGER_MS INT64_C(60000)
 #define CONFIG_PROBE_MAX_MS INT64_C(20000) /* the agent's connection is closed after a minute of silence */
 #define CONFIG_LIMIT_MAX_MS INT64_C(86400000)
 
@@ -40,12 +42,12 @@ struct provider {
 
 struct config {
 	int references;
-	char *socket, *control, *record_dir, *default_provider;
+	char *socket, *control, *record_dir, *default_provider, *users; /* users may be NULL */
 	unsigned char key[TOKEN_KEY_BYTES];
 	bool drop_ids;
 	uid_t uid;
 	gid_t gid;
-	int64_t connect_ms, idle_ms, drain_ms, probe_ms, early_ms;
+	int64_t connect_ms, idle_ms, drain_ms, probe_ms, early_ms, linger_ms;
 	struct provider *providers;
 	size_t provider_count;
 	struct js *hide; /* {task: [texts]}, or NULL */

@@ -8,6 +8,7 @@
 #include "gateway/exchange.h"
 #include "gateway/gateway.h"
 #include "gateway/sockets.h"
+#include "gateway/users.h"
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -42,6 +43,7 @@ struct gateway {
 	struct exchange_host host;
 	struct control control;
 	struct gateway_sockets sockets;
+	struct users users;
 	struct http_server *model_http, *control_http;
 	int signal_fd;
 	int wake_fd; /* an eventfd: drain was asked for, or nothing is active any more */
@@ -163,6 +165,8 @@ static enum err_code gateway_start(struct gateway *g, struct error *e)
 	if (rc == ERR_OK)
 		rc = hidden_take(g, e);
 	if (rc == ERR_OK)
+		rc = users_open(c->users, c->linger_ms, &g->users, e);
+	if (rc == ERR_OK)
 		rc = sockets_take(c->socket, c->control, &g->sockets, e);
 	if (rc == ERR_OK)
 		rc = ids_drop(c, e); /* before there are threads */
@@ -184,6 +188,7 @@ static void gateway_stop(struct gateway *g)
 		close(g->signal_fd);
 	if (g->wake_fd >= 0)
 		close(g->wake_fd);
+	users_release(&g->users);
 	pthread_mutex_destroy(&g->host.lock);
 }
 
@@ -239,21 +244,34 @@ static bool drain_is_over(const struct gateway *g)
 	return atomic_load(&g->host.active) == 0 || clock_mono_ms() >= g->drain_until_ms;
 }
 
+/* Until the drain's end, or until it is to be seen who is there; -1: for ever. */
+static int wait_ms(const struct gateway *g, int64_t now)
+{
+	int64_t until = users_next_ms(&g->users), left;
+
+	if (g->drain_until_ms != 0 && g->drain_until_ms < until)
+		until = g->drain_until_ms;
+	left = until == INT64_MAX ? -1 : until > now ? until - now : 0;
+	return left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
 static void gateway_wait(struct gateway *g)
 {
 	struct pollfd fds[2] = { { .fd = g->signal_fd, .events = POLLIN }, { .fd = g->wake_fd, .events = POLLIN } };
 	uint64_t count;
 
 	while (!drain_is_over(g)) {
-		int64_t left = g->drain_until_ms == 0 ? -1 : g->drain_until_ms - clock_mono_ms();
-
-		(void)poll(fds, 2, left > INT32_MAX ? INT32_MAX : (int)left);
+		(void)poll(fds, 2, wait_ms(g, clock_mono_ms()));
 		if (read(g->wake_fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
 			malloc_trim(0); /* the last exchange has ended: what it took goes back to the system */
 		if (!signal_obey(g))
 			return;
 		if (atomic_load(&g->drain_asked))
 			drain_begin(g);
+		if (atomic_load(&g->host.active) == 0 && users_are_gone(&g->users, clock_mono_ms())) {
+			log_info("neither a server nor a runner has been there for %lld ms: ending", (long long)g->users.linger_ms);
+			return;
+		}
 	}
 }
 
@@ -286,7 +304,7 @@ static enum err_code libraries_start(struct error *e)
 static enum err_code gateway_run(int argc, char **argv, struct error *e)
 {
 	AUTO_FREE char **rest = mem_alloc(sizeof(*rest) * (size_t)(argc + 1));
-	struct gateway g = { .sockets = GATEWAY_SOCKETS_INIT, .signal_fd = -1, .wake_fd = -1 };
+	struct gateway g = { .sockets = GATEWAY_SOCKETS_INIT, .users = USERS_INIT, .signal_fd = -1, .wake_fd = -1 };
 	struct opt_value v[OPT_COUNT];
 	int rest_count = 0;
 	enum err_code rc = opt_parse(gateway_options, argc - 1, argv + 1, v, rest, &rest_count, e);

@@ -1,0 +1,93 @@
+"""The model gateway outlives the server for as long as a run needs it, and not for ever."""
+import os
+import random
+import signal
+import time
+
+import pytest
+from e2e_site import CODEX, is_alive, wait_for
+from gate_steps import ALWAYS, decide, ended, open_gate, runner_pid, submit
+
+LINGER_S = 1
+CONFIG = {"limits": {"gateway_linger": f"{LINGER_S}s"}}
+SCENARIOS = """
+  - match: "[scenario wait]"
+    steps:
+      - shell: "echo begun > begun.txt; until [ -e ~/go ]; do sleep 0.05; done; echo ended"
+      - expect: "ended"
+      - final: "It waited."
+  - match: "[scenario touch]"
+    steps:
+      - shell: "echo made >> made.txt"
+      - final: "It is decided."
+"""
+needs_codex = pytest.mark.skipif(not CODEX.exists(), reason="Codex is not installed")
+
+
+def gone(pid):
+    wait_for("the gateway's own end", lambda: not is_alive(pid))
+
+
+def the_gateway(site):
+    return wait_for("a gateway", site.gateway_pid)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_gateway_without_a_server_and_without_runs_ends_by_itself(new_site, how):
+    site = new_site(config=CONFIG)
+    gateway = the_gateway(site)
+    (site.stop_server if how == "stopped" else site.kill_server)()
+    gone(gateway)
+    site.start_server()
+    assert the_gateway(site) != gateway
+
+
+@needs_codex
+def test_a_run_keeps_its_gateway_while_the_server_is_away(new_site):
+    site = new_site(config=CONFIG, scenarios=SCENARIOS)
+    task = submit(site, "[scenario wait]")
+    wait_for("the command", lambda: site.events(task, "command.started"))
+    runner, gateway, asked = runner_pid(site, task), the_gateway(site), len(site.asked())
+    site.kill_server()
+    away = time.monotonic()
+    wait_for("thrice the time in which it would have ended", lambda: time.monotonic() - away > 3 * LINGER_S)
+    assert site.gateway_pid() == gateway
+    site.release(task)
+    wait_for("the model to be asked again", lambda: len(site.asked()) > asked)
+    wait_for("the run's end", lambda: not is_alive(runner))
+    gone(gateway)
+    site.start_server()
+    assert site.wait(task)["status"] == "DONE", site.story(task)
+
+
+@needs_codex
+def test_so_does_one_that_waits_for_a_person_and_is_killed_then(new_site):
+    site = new_site(config=CONFIG, scenarios=SCENARIOS)
+    task = submit(site, "[scenario touch]", approvals=ALWAYS)
+    gate = open_gate(site, task)
+    runner, gateway = runner_pid(site, task), the_gateway(site)
+    site.stop_server()
+    away = time.monotonic()
+    wait_for("thrice the time in which it would have ended", lambda: time.monotonic() - away > 3 * LINGER_S)
+    assert site.gateway_pid() == gateway
+    os.kill(runner, signal.SIGKILL)
+    gone(gateway)
+    site.start_server()
+    wait_for("the task to wait", lambda: site.task(task)["status"] == "WAITING" and site.events(task, "run.ended"))
+    assert decide(site, gate)[0] == 200
+    assert ended(site, task)["status"] == "DONE", site.story(task)
+
+
+@needs_codex
+def test_a_server_that_comes_back_at_any_moment_has_a_gateway(new_site):
+    site = new_site(config=CONFIG, scenarios=SCENARIOS)
+    seed = random.SystemRandom().randrange(1 << 31)
+    rng = random.Random(seed)
+    for _ in range(6):
+        site.kill_server()
+        away, moment = time.monotonic(), rng.uniform(0.8, 1.4) * LINGER_S
+        wait_for("a moment about the gateway's end", lambda: time.monotonic() - away > moment)
+        site.start_server()
+        assert the_gateway(site), f"seed {seed}"
+    task = submit(site, "[scenario touch]")
+    assert ended(site, task)["status"] == "DONE", (seed, site.story(task))

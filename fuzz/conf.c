@@ -15,11 +15,11 @@ static void ask(const struct conf *c)
 	}
 	conf_default_provider(c);
 	conf_default_model(c);
-	conf_agent(c, "a");
-	conf_environment(c, "a");
+	conf_agent(c, "default", "a");
+	conf_environment(c, "other", "a");
 	conf_codex_path(c);
 	CHECK(conf_sandbox_uid(c) > 0 && conf_sandbox_gid(c) > 0);
-	js_free(conf_names(c, "agents"));
+	js_free(conf_names(c, "other", "agents"));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

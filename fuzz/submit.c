@@ -40,7 +40,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct core *c = the_core();
 	struct error e = ERROR_INIT;
-	struct submit s = { .row = { .phase = PHASE_QUEUED } };
+	const struct caller by = { .who = "fuzz", .project = PROJECT_DEFAULT };
+	struct submission s = { .row = { .phase = PHASE_QUEUED } };
 	AUTO_JS struct js *body = js_parse((const char *)data, n, NULL);
 
 	if (js_type(body) != JS_OBJECT)
@@ -50,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	s.row.spec = js_object();
 	js_set_str(s.row.spec, "prompt", js_str(body, "prompt"));
 	s.row.name = mem_strdup(js_str(body, "name"));
-	if (resolve(c, body, &s, &e) == ERR_OK) {
+	if (resolve(c, by, body, &s, &e) == ERR_OK) {
 		CHECK(s.row.name == NULL || str_is_name(s.row.name));
 		fuzz_is_json(s.row.spec);
 	} else {

@@ -10,11 +10,13 @@
 #define API_COMMENT_INTERVAL_MS 15000 /* an SSE comment keeps proxies and readers sure that we are there */
 #define API_COMMANDS_WAIT_MAX_S 30
 
-enum route_flags {
-	ROUTE_USER = 1,	  /* the unix socket's owner, or the bearer token */
-	ROUTE_OPEN = 2,	  /* anybody who can connect: says nothing of anybody's work */
-	ROUTE_OWNER = 8,  /* with ROUTE_USER: by the unix socket alone, never by a token */
-	ROUTE_RUNNER = 4, /* a runner with its run's token; on the runners' socket only */
+/* What a route may touch; each has one. */
+enum route_scope {
+	ROUTE_OPEN = 1, /* anybody who can connect: says nothing of anybody's work */
+	ROUTE_PROJECT,	/* what is of the caller's project: the rest does not exist for him */
+	ROUTE_SERVER,	/* the server as a whole: not for the tokens of projects other than the default one */
+	ROUTE_OWNER,	/* the same, by the unix socket alone, never by a token */
+	ROUTE_RUNNER,	/* a runner with its run's token; on the runners' socket only */
 };
 
 struct api {
@@ -39,6 +41,8 @@ enum err_code api_authorize(struct http_request *r, void *ctx, struct error *e);
 void api_load_names(struct api *a);
 enum err_code api_authorize_runner(struct http_request *r, void *ctx, struct error *e);
 MUST_USE enum err_code api_load_token(const char *data_dir, char **ret, struct error *e);
+const char *api_scope_name(unsigned scope);
+struct caller api_caller(const struct http_request *r); /* as authorised; its texts live as long as the request */
 const char *api_bearer(const struct http_request *r); /* the token of the Authorization header, or NULL */
 
 /* Resolves {task} (and ?repo=); answers the error itself and returns false. */

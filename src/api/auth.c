@@ -18,6 +18,7 @@
 #define TOKEN_BYTES 32
 #define TOKEN_TEXT_MAX ((size_t)256)
 #define PASSWD_BUFFER 4096
+#define RIGHT_LOCAL 1u /* may name directories of this machine */
 
 const char *api_bearer(const struct http_request *r)
 {
@@ -41,6 +42,11 @@ enum err_code api_load_token(const char *data_dir, char **ret, struct error *e)
 	if (!rc)
 		*ret = strbuf_detach(&text);
 	return rc;
+}
+
+struct caller api_caller(const struct http_request *r)
+{
+	return (struct caller){ .who = http_principal(r), .project = http_project(r), .local = http_rights(r) & RIGHT_LOCAL };
 }
 
 static char *user_name(uid_t uid)
@@ -68,6 +74,7 @@ static enum err_code authorize_unix(const struct api *a, struct http_request *r,
 	if (uid != a->owner && uid != 0)
 		return error_set(e, ERR_DENIED, "this socket is for its owner");
 	http_set_principal(r, uid == a->owner ? a->owner_name : a->root_name);
+	http_set_project(r, PROJECT_DEFAULT, RIGHT_LOCAL);
 	return ERR_OK;
 }
 
@@ -126,13 +133,15 @@ static enum err_code check_host(const struct api *a, struct http_request *r, str
 static enum err_code check_token(const struct api *a, struct http_request *r, struct error *e)
 {
 	const char *token = api_bearer(r);
-	AUTO_FREE char *who = NULL;
-	if (token && a->token && str_const_time_eq(token, a->token))
+	AUTO_FREE char *who = NULL, *project = NULL;
+	bool local = true;
+	if (token && a->token && str_const_time_eq(token, a->token)) {
 		who = mem_strdup("token");
-	else if (token)
-		who = core_token_check(a->core, token);
-	if (who) {
+		project = mem_strdup(PROJECT_DEFAULT);
+	}
+	if (who || (token && core_token_check(a->core, token, &who, &project, &local))) {
 		http_set_principal(r, who);
+		http_set_project(r, project, local ? RIGHT_LOCAL : 0);
 		return ERR_OK;
 	}
 	error_set(e, ERR_UNAUTHENTICATED, token ? "the bearer token does not open this server" : "a bearer token is needed");
@@ -140,24 +149,52 @@ static enum err_code check_token(const struct api *a, struct http_request *r, st
 	return ERR_UNAUTHENTICATED;
 }
 
-static enum err_code authorize_tcp(const struct api *a, const struct http_route *route, struct http_request *r, struct error *e)
+static enum err_code authorize_tcp(const struct api *a, struct http_request *r, struct error *e)
 {
 	enum err_code rc = check_host(a, r, e);
-	if (rc || (route && route->flags & ROUTE_OPEN))
-		return rc;
-	rc = check_token(a, r, e);
-	if (!rc && route && route->flags & ROUTE_OWNER) {
+	return rc || http_route_of(r)->flags == ROUTE_OPEN ? rc : check_token(a, r, e);
+}
+
+/* The one place that says which routes a caller may use; what of his project's he touches there, the lookups say (core/caller.h). */
+static enum err_code check_scope(const struct http_request *r, struct error *e)
+{
+	switch ((enum route_scope)http_route_of(r)->flags) {
+	case ROUTE_OPEN:
+		return ERR_OK;
+	case ROUTE_PROJECT:
+		if (http_project(r))
+			return ERR_OK;
+		break;
+	case ROUTE_SERVER:
+		if (project_has(http_project(r), PROJECT_DEFAULT))
+			return ERR_OK;
+		error_set(e, ERR_DENIED, "%s is about the whole server, and this token acts for the project '%s'", http_path(r), http_project(r));
+		error_hint(e, "ask the server's owner");
+		return ERR_DENIED;
+	case ROUTE_OWNER:
+		if (http_is_unix(r))
+			return ERR_OK;
 		error_set(e, ERR_DENIED, "%s is for the server's owner, on its own machine", http_path(r));
 		error_hint(e, "use the signalbox command there, with --context local");
 		return ERR_DENIED;
+	case ROUTE_RUNNER:
+		break;
 	}
-	return rc;
+	return error_set(e, ERR_DENIED, "%s is not for you", http_path(r)); /* a route without a scope is for nobody */
+}
+
+const char *api_scope_name(unsigned scope)
+{
+	static const char *const names[] = { [ROUTE_OPEN] = "open", [ROUTE_PROJECT] = "project", [ROUTE_SERVER] = "server", [ROUTE_OWNER] = "owner", [ROUTE_RUNNER] = "runner" };
+	return scope < ARRAY_SIZE(names) && names[scope] ? names[scope] : "nobody";
 }
 
 enum err_code api_authorize(struct http_request *r, void *ctx, struct error *e)
 {
 	struct api *a = ctx;
-	enum err_code rc = http_is_unix(r) ? authorize_unix(a, r, e) : authorize_tcp(a, http_route_of(r), r, e);
+	enum err_code rc = http_is_unix(r) ? authorize_unix(a, r, e) : authorize_tcp(a, r, e);
+	if (!rc)
+		rc = check_scope(r, e);
 	return rc ? rc : api_check_query(r, e);
 }
 

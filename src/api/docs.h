@@ -4,8 +4,7 @@
 
 enum doc_flags {
 	DOC_IDEMPOTENT = 1, /* takes an Idempotency-Key */
-	DOC_OWNER = 2,	    /* for the server's owner only, by its socket */
-	DOC_MERGE = 4,	    /* the body may also be called a merge patch */
+	DOC_MERGE = 2,	    /* the body may also be called a merge patch */
 };
 
 /* Query parameters by name, several words; "name:kind" is another thing of the same name, "name*" may be given several times. */

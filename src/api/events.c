@@ -52,7 +52,7 @@ static void reply_page(struct http_request *r, struct api *a, const char *task, 
 	AUTO_STRBUF struct strbuf body = STRBUF_INIT;
 	enum err_code rc = http_query_i64(r, "limit", 1, EVENTS_PAGE_MAX, &limit, &e);
 	if (!rc)
-		rc = core_events(a->core, task, after, limit, page_line, &p, &head, &over, &e);
+		rc = core_events(a->core, api_caller(r), task, after, limit, page_line, &p, &head, &over, &e);
 	if (rc) {
 		http_reply_error(r, &e);
 	} else {
@@ -68,11 +68,11 @@ static void reply_page(struct http_request *r, struct api *a, const char *task, 
 }
 
 /* A cursor beyond the log's end was given by a log that is no more (its generation tells). */
-static enum err_code check_cursor(struct api *a, const char *task, int64_t after, struct error *e)
+static enum err_code check_cursor(const struct http_request *r, struct api *a, const char *task, int64_t after, struct error *e)
 {
 	int64_t head = 0;
 	bool over = false;
-	enum err_code rc = core_events(a->core, task, after, 0, NULL, NULL, &head, &over, e);
+	enum err_code rc = core_events(a->core, api_caller(r), task, after, 0, NULL, NULL, &head, &over, e);
 	if (rc || after <= head)
 		return rc;
 	error_set(e, ERR_GONE, "the cursor %lld is beyond the log's end, %lld", (long long)after, (long long)head);
@@ -93,7 +93,7 @@ void api_get_events(struct http_request *r, void *ctx)
 	if (!rc && last)
 		rc = str_to_i64(last, "Last-Event-ID", 0, INT64_MAX, &after, &e);
 	if (!rc)
-		rc = check_cursor(a, task, after, &e);
+		rc = check_cursor(r, a, task, after, &e);
 	if (rc)
 		http_reply_error(r, &e);
 	else if (wants_sse(r) || wants_lines(r))
@@ -125,7 +125,7 @@ static void reply_page_of_all(struct http_request *r, struct api *a, int64_t aft
 	enum err_code rc = http_query_i64(r, "limit", 1, EVENTS_PAGE_MAX, &limit, &e);
 	do /* lines of removed tasks fill no page */
 		if (!rc)
-			rc = core_feed(a->core, &p.cursor, limit, EVENTS_PAGE_BYTES, page_any, &p, &place, &e);
+			rc = core_feed(a->core, api_caller(r), &p.cursor, limit, EVENTS_PAGE_BYTES, page_any, &p, &place, &e);
 	while (!rc && !p.lines.len && p.cursor < place.head);
 	if (rc) {
 		http_reply_error(r, &e);
@@ -147,7 +147,7 @@ void api_get_all_events(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	int64_t after = 0;
 	const char *last = http_header(r, "Last-Event-ID"), *given = http_query(r, "after");
-	if (core_feed_cursor(a->core, last ? last : given ? given : "0", &after, &e))
+	if (core_feed_cursor(a->core, api_caller(r), last ? last : given ? given : "0", &after, &e))
 		http_reply_error(r, &e);
 	else if (wants_sse(r) || wants_lines(r))
 		feed_reply(r, a, NULL, after, wants_sse(r));

@@ -1,6 +1,6 @@
 /* Streams of log lines, as SSE or JSON lines.  One holds no thread while nothing happens and no lines while it keeps up:
  *
- *   subscribed --> page by page from the database --> the shared ring (core/hub.h), copied from there straight into the connection's memory
+ *   subscribed --> page by page from the database --> the shared ring (core/hub.h), copied from there straight into what is sent
  *                        ^------ fell out of the ring ------'
  *
  * What is said beside the log (hello, sync, end, lagged, stopping): SSE events of that name; among JSON lines objects of that `type` without `seq`,
@@ -22,6 +22,7 @@
 struct feed {
 	struct api *api;
 	char task[27]; /* "": all */
+	char project[PROJECT_SIZE];
 	bool sse, follow;
 	bool greeted, caught_up, synced, over, closed;
 	int64_t cursor, next_comment;
@@ -35,6 +36,11 @@ struct feed {
 static bool is_all(const struct feed *f)
 {
 	return !f->task[0];
+}
+
+static struct caller caller_of(const struct feed *f)
+{
+	return (struct caller){ .project = f->project };
 }
 
 static enum hub_form form_of(const struct feed *f)
@@ -123,7 +129,7 @@ static void let_go(struct feed *f, const char *word)
 static void finish(struct feed *f)
 {
 	struct js *task = NULL, *end = js_object();
-	if (!is_all(f) && core_task(f->api->core, f->task, NULL, &task, NULL) == ERR_OK)
+	if (!is_all(f) && core_task(f->api->core, caller_of(f), f->task, NULL, &task, NULL) == ERR_OK)
 		js_set_str(end, "status", js_str(task, "status"));
 	js_free(task);
 	add_word(f, "end", end);
@@ -137,11 +143,11 @@ static bool page_of_task(struct feed *f)
 	int64_t head = 0;
 	bool over = false;
 	if (!f->greeted) {
-		if (core_events(f->api->core, f->task, 0, 0, add_line, f, &head, &over, NULL))
+		if (core_events(f->api->core, caller_of(f), f->task, 0, 0, add_line, f, &head, &over, NULL))
 			return false;
 		greet_task(f, head);
 	}
-	if (core_events_within(f->api->core, f->task, f->cursor, FEED_PAGE, FEED_PAGE_BYTES, add_line, f, &head, &over, NULL))
+	if (core_events_within(f->api->core, caller_of(f), f->task, f->cursor, FEED_PAGE, FEED_PAGE_BYTES, add_line, f, &head, &over, NULL))
 		return false;
 	f->caught_up = f->cursor >= head;
 	f->over = f->over || (over && f->caught_up);
@@ -153,11 +159,11 @@ static bool page_of_all(struct feed *f)
 	struct feed_place place = { 0 };
 	if (!f->greeted) {
 		int64_t after = f->cursor;
-		if (core_feed(f->api->core, &after, 0, 0, add_any, f, &place, NULL))
+		if (core_feed(f->api->core, caller_of(f), &after, 0, 0, add_any, f, &place, NULL))
 			return false;
 		greet_all(f, &place);
 	}
-	if (core_feed(f->api->core, &f->cursor, FEED_PAGE, FEED_PAGE_BYTES, add_any, f, &place, NULL))
+	if (core_feed(f->api->core, caller_of(f), &f->cursor, FEED_PAGE, FEED_PAGE_BYTES, add_any, f, &place, NULL))
 		return false;
 	f->caught_up = f->cursor >= place.head;
 	return true;
@@ -181,7 +187,7 @@ static size_t take_new(struct feed *f, char *buf, size_t max)
 
 static void go_on(struct feed *f)
 {
-	if (f->api->stopping && !f->caught_up) {
+	if (f->api->stopping && f->greeted && !f->caught_up) {
 		let_go(f, "stopping");
 		return;
 	}
@@ -247,7 +253,7 @@ static ssize_t feed_read(void *state, char *buf, size_t max)
 	struct feed *f = state;
 	int64_t now = clock_mono_ms();
 	if (!f->sub)
-		f->sub = hub_subscribe(core_hub(f->api->core), f->task[0] ? f->task : HUB_ALL, feed_wake, f);
+		f->sub = is_all(f) ? hub_subscribe_all(core_hub(f->api->core), f->project, feed_wake, f) : hub_subscribe(core_hub(f->api->core), f->task, feed_wake, f);
 	if (f->given_at && now - f->given_at > FEED_LAG_MS && !f->closed)
 		let_go(f, "lagged");
 	ssize_t n = feed_next(f, buf, max);
@@ -271,11 +277,15 @@ void feed_reply(struct http_request *r, struct api *a, const char *task, int64_t
 	struct feed *f = NEW(struct feed);
 	f->api = a;
 	snprintf(f->task, sizeof(f->task), "%s", task ? task : "");
+	snprintf(f->project, sizeof(f->project), "%s", http_project(r));
 	f->sse = sse;
 	f->follow = sse || str_eq(http_query(r, "follow"), "1");
 	f->cursor = after;
 	f->next_comment = clock_mono_ms() + API_COMMENT_INTERVAL_MS;
 	http_reply_header(r, "Cache-Control", "no-store");
 	http_reply_header(r, "X-Accel-Buffering", "no");
-	http_stream(r, 200, sse ? "text/event-stream" : "application/jsonl", &ops, f, &f->stream);
+	if (f->follow)
+		http_stream_crowd(r, 200, sse ? "text/event-stream" : "application/jsonl", &ops, f, &f->stream);
+	else
+		http_stream(r, 200, "application/jsonl", &ops, f, &f->stream);
 }

@@ -25,11 +25,11 @@ static const char *mime_of(const char *name)
 }
 
 /* The newest run's directory below the task's; our own links are not followed either, so the number is asked for. */
-static char *newest_run_dir(struct api *a, const char *task)
+static char *newest_run_dir(struct http_request *r, struct api *a, const char *task)
 {
 	struct js *o = NULL;
 	struct error e = ERROR_INIT;
-	if (core_task(a->core, task, NULL, &o, &e))
+	if (core_task(a->core, api_caller(r), task, NULL, &o, &e))
 		return NULL;
 	long long n = js_i64(o, "run_n", 0);
 	js_free(o);
@@ -88,7 +88,7 @@ void api_get_diff(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = n ? mem_printf("agents/main/runs/%lld", (long long)n) : newest_run_dir(ctx, task);
+	AUTO_FREE char *run = n ? mem_printf("agents/main/runs/%lld", (long long)n) : newest_run_dir(r, ctx, task);
 	AUTO_FREE char *path = mem_printf("%s/%s", run ? run : "-", n || !has_file(dir, run, "task.patch") ? "diff.patch" : "task.patch");
 	reply_file(r, dir, path, "diff");
 }
@@ -102,7 +102,7 @@ void api_get_log(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = newest_run_dir(ctx, task);
+	AUTO_FREE char *run = newest_run_dir(r, ctx, task);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (str_eq(names[i][0], name)) {
 			AUTO_FREE char *path = mem_printf("%s/%s", run ? run : "-", names[i][1]);
@@ -144,7 +144,7 @@ void api_list_artifacts(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = newest_run_dir(ctx, task);
+	AUTO_FREE char *run = newest_run_dir(r, ctx, task);
 	AUTO_FREE char *artifacts = mem_printf("%s/artifacts", run ? run : "-");
 	struct js *list = js_array(), *o = js_object();
 	list_dir(dir, "artifacts", "", list);
@@ -161,7 +161,7 @@ void api_get_artifact(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = newest_run_dir(ctx, task);
+	AUTO_FREE char *run = newest_run_dir(r, ctx, task);
 	AUTO_FREE char *of_run = mem_printf("%s/artifacts/%s", run ? run : "-", path);
 	AUTO_FREE char *of_task = mem_printf("artifacts/%s", path);
 	AUTO_CLOSE int there = -1;

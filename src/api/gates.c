@@ -15,7 +15,7 @@ void api_list_gates(struct http_request *r, void *ctx)
 	struct gate_filter f = { .state = http_query(r, "state"), .task = http_query(r, "task"), .after = http_query(r, "after"), .limit = GATES_DEFAULT };
 	enum err_code rc = http_query_i64(r, "limit", 1, 1000, &f.limit, &e);
 	if (!rc)
-		rc = core_gates(a->core, &f, &text, &e);
+		rc = core_gates(a->core, api_caller(r), &f, &text, &e);
 	if (rc)
 		http_reply_error(r, &e);
 	else
@@ -27,7 +27,7 @@ void api_get_gate(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *gate = NULL;
-	enum err_code rc = core_gate(a->core, http_param(r, "gate"), &gate, &e);
+	enum err_code rc = core_gate(a->core, api_caller(r), http_param(r, "gate"), &gate, &e);
 	http_reply_outcome(r, rc, 200, gate, &e);
 }
 
@@ -36,7 +36,7 @@ void api_interrupt_task(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
-	enum err_code rc = core_interrupt(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
+	enum err_code rc = core_interrupt(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
 	http_reply_outcome(r, rc, 202, task, &e);
 }
 
@@ -45,7 +45,7 @@ void api_get_todos(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *list = NULL;
-	enum err_code rc = core_todos(a->core, http_param(r, "task"), http_query(r, "repo"), &list, &e);
+	enum err_code rc = core_todos(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), &list, &e);
 	http_reply_outcome(r, rc, 200, list, &e);
 }
 
@@ -84,7 +84,7 @@ void api_get_todo_events(struct http_request *r, void *ctx)
 		rc = http_query_i64(r, "limit", 1, TODO_EVENTS_MAX, &p.limit, &e);
 	while (!rc && !p.full && p.cursor != before) {
 		before = p.cursor;
-		rc = core_events(a->core, task, p.cursor, EVENTS_PAGE_MAX, take_line, &p, &head, &over, &e);
+		rc = core_events(a->core, api_caller(r), task, p.cursor, EVENTS_PAGE_MAX, take_line, &p, &head, &over, &e);
 	}
 	if (rc) {
 		http_reply_error(r, &e);

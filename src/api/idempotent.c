@@ -27,7 +27,7 @@ bool api_once_begin(struct http_request *r, struct api *a, struct once *o)
 		return true;
 	const char *repo = http_query(r, "repo");
 	AUTO_FREE char *path = mem_printf("%s?repo=%s", http_path(r), repo ? repo : "");
-	struct idem_request q = { .who = http_principal(r), .key = key, .method = http_method(r), .path = path, .task = o->task, .makes_task = o->makes_task, .status = o->status };
+	struct idem_request q = { .by = api_caller(r), .key = key, .method = http_method(r), .path = path, .task = o->task, .makes_task = o->makes_task, .status = o->status };
 	q.body = o->body ? o->body : http_body(r, &q.len);
 	if (o->body)
 		q.len = o->body_len;
@@ -56,5 +56,10 @@ void api_once_answer(struct http_request *r, struct once *o, enum err_code rc, s
 		idem_keep(o->idem, text);
 		http_reply(r, o->status, "application/json", text, strlen(text));
 	}
-	idem_free(o->idem);
+	api_once_release(o);
+}
+
+void api_once_release(struct once *o)
+{
+	idem_free(TAKE_PTR(o->idem));
 }

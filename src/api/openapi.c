@@ -131,7 +131,7 @@ static void add_problems(struct js *responses, const struct http_route *route, c
 	for (size_t i = 0; i < ARRAY_SIZE(problems); i++) {
 		const char *s = problems[i].status;
 		bool body = route->body_max > 0;
-		bool has = problems[i].always || (str_eq(s, "401") && !(route->flags & ROUTE_OPEN)) || (str_eq(s, "404") && strchr(route->pattern, '{')) ||
+		bool has = problems[i].always || (str_eq(s, "401") && route->flags != ROUTE_OPEN) || (str_eq(s, "404") && strchr(route->pattern, '{')) ||
 			(str_eq(s, "409") && !str_eq(route->method, "GET")) || (body && (str_eq(s, "413") || str_eq(s, "415"))) ||
 			(str_eq(s, "422") && d->flags & DOC_IDEMPOTENT);
 		if (has)
@@ -176,14 +176,15 @@ static struct js *make_operation(const struct http_route *route, const struct ap
 	js_set(o, "tags", tags);
 	js_set_str(o, "summary", route->summary);
 	AUTO_FREE char *text = mem_printf("%s.%s%s%s", route->summary, d->details ? " " : "", d->details ? d->details : "",
-		d->flags & DOC_OWNER ? " For the server's owner, by its socket." : "");
+		route->flags == ROUTE_OWNER ? " For the server's owner, by its socket." : route->flags == ROUTE_SERVER ? " Not for the tokens of a project other than the default one." : "");
 	js_set_str(o, "description", text);
+	js_set_str(o, "x-scope", api_scope_name(route->flags));
 	if (js_len(parameters))
 		js_set(o, "parameters", js_ref(parameters));
 	if (d->request)
 		js_set(o, "requestBody", make_request(d));
 	js_set(o, "responses", make_responses(route, d));
-	if (route->flags & ROUTE_OPEN)
+	if (route->flags == ROUTE_OPEN)
 		js_set(o, "security", js_array());
 	return o;
 }

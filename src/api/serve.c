@@ -25,7 +25,10 @@
 #define SERVE_GOODBYE_MS 2000
 #define SERVE_GOODBYE_POLL_MS 50
 #define SERVE_STOP_RUNS_MS 30000
-#define SERVE_ARENAS 4 /* glibc's arenas: more would only cost memory */
+#define SERVE_ARENAS_MIN 2 /* glibc's arenas, one for each processor: each keeps pages of its own that are nearly empty */
+#define SERVE_ARENAS_MAX 4
+#define SERVE_LOOK_MS 2000 /* how often it is seen whether memory can be given back */
+#define SERVE_CROWD 64	   /* connections whose going leaves memory that is worth it */
 
 enum serve_option { SERVE_DATA, SERVE_RUNTIME, SERVE_CONFIG, SERVE_LISTEN, SERVE_HOST, SERVE_STOP_RUNS };
 const struct opt serve_options[] = {
@@ -117,16 +120,40 @@ static bool stop_asked(struct serve *s, int signals, int64_t within_ms)
 }
 
 /* The watchdog is fed only while the scheduler's thread moves. */
+struct quiet {
+	uint64_t most;		  /* connections since memory was given back */
+	uint64_t requests, given; /* when looked last; when memory was given back */
+};
+
+/* What a crowd leaves behind, glibc keeps for the next; it goes back to the system when half of them have gone, or nobody asks for anything. */
+static void give_memory_back(const struct serve *s, struct quiet *q)
+{
+	struct http_stats now = { 0 };
+	http_server_stats(s->http, &now);
+	q->most = now.connections_now > q->most ? now.connections_now : q->most;
+	bool crowd_left = q->most >= SERVE_CROWD && now.connections_now <= q->most / 2;
+	bool resting = now.requests == q->requests && now.requests != q->given;
+	if (crowd_left || resting) {
+		malloc_trim(0);
+		q->most = now.connections_now;
+		q->given = now.requests;
+	}
+	q->requests = now.requests;
+}
+
 static void serve_until_asked(struct serve *s, int signals)
 {
 	int64_t interval = systemd_watchdog_interval_ms();
+	struct quiet quiet = { 0 };
 	uint64_t pulse = 0;
 	systemd_notify("READY=1");
-	while (!stop_asked(s, signals, interval ? interval : INT64_MAX))
+	while (!stop_asked(s, signals, interval && interval < SERVE_LOOK_MS ? interval : SERVE_LOOK_MS)) {
+		give_memory_back(s, &quiet);
 		if (core_pulse(s->api.core) != pulse) {
 			pulse = core_pulse(s->api.core);
 			systemd_notify("WATCHDOG=1");
 		}
+	}
 	systemd_notify("STOPPING=1");
 }
 
@@ -192,6 +219,12 @@ static void raise_nofile(void)
 	}
 }
 
+static int arenas(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n < SERVE_ARENAS_MIN ? SERVE_ARENAS_MIN : n > SERVE_ARENAS_MAX ? SERVE_ARENAS_MAX : (int)n;
+}
+
 static enum err_code serve(const struct opt_value *v, struct serve *s, struct error *e)
 {
 	s->api.hosts = v[SERVE_HOST].list;
@@ -217,7 +250,7 @@ int serve_main(int argc, char **argv)
 	char **rest = mem_alloc((size_t)(argc + 1) * sizeof(char *));
 	int n = 0;
 	log_open("signalbox", LOG_INFO);
-	mallopt(M_ARENA_MAX, SERVE_ARENAS);
+	mallopt(M_ARENA_MAX, arenas());
 	raise_nofile();
 	AUTO_CLOSE int signals = open_signals();
 	enum err_code rc = opt_parse(serve_options, argc - 1, argv + 1, v, rest, &n, &e);

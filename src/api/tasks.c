@@ -3,7 +3,9 @@
 #include "api/idempotent.h"
 #include "api/uploads.h"
 #include "base/cleanup.h"
+#include "base/mem.h"
 #include "base/str.h"
+#include <stdlib.h>
 #include <string.h>
 
 #define LIST_DEFAULT 50
@@ -12,25 +14,62 @@
 bool api_task_id(struct http_request *r, struct api *a, char ret_id[27])
 {
 	struct error e = ERROR_INIT;
-	if (core_resolve(a->core, http_param(r, "task"), http_query(r, "repo"), ret_id, &e) == ERR_OK)
+	if (core_resolve(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), ret_id, &e) == ERR_OK)
 		return true;
 	http_reply_error(r, &e);
 	return false;
 }
 
-void api_post_task(struct http_request *r, void *ctx)
+/* A submit between its write and its answer; no thread of the server waits for the commit. */
+struct posting {
+	struct http_request *request;
+	struct once once;
+	struct submission *submission;
+};
+
+static void posting_free(void *arg)
 {
-	struct api *a = ctx;
+	struct posting *p = arg;
+	core_submission_free(p->submission);
+	api_once_release(&p->once);
+	free(p);
+}
+
+static void posting_answer(struct http_request *r, void *arg)
+{
+	struct posting *p = arg;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
+	enum err_code rc = core_submit_end(p->submission, &task, &e);
+	api_once_answer(r, &p->once, rc, task, &e);
+}
+
+static void posting_is_written(void *arg)
+{
+	http_later_wake(((struct posting *)arg)->request);
+}
+
+void api_post_task(struct http_request *r, void *ctx)
+{
+	static const struct http_later_ops later = { posting_answer, posting_free };
+	struct api *a = ctx;
+	struct error e = ERROR_INIT;
 	if (api_post_form(r, a))
 		return;
 	struct once once = { .status = 201, .makes_task = true };
+	struct submission *submission = NULL;
 	const struct js *body = http_body_js(r, &e);
 	if (body && !api_once_begin(r, a, &once))
 		return;
-	enum err_code rc = body ? core_submit(a->core, http_principal(r), body, &task, &e) : e.code;
-	api_once_answer(r, &once, rc, task, &e);
+	enum err_code rc = body ? core_submit_begin(a->core, api_caller(r), body, &submission, &e) : e.code;
+	if (rc) {
+		api_once_answer(r, &once, rc, NULL, &e);
+		return;
+	}
+	struct posting *p = NEW(struct posting);
+	*p = (struct posting){ r, once, submission };
+	http_later(r, &later, p);
+	core_submit_commit(submission, posting_is_written, p);
 }
 
 void api_list_tasks(struct http_request *r, void *ctx)
@@ -48,7 +87,7 @@ void api_list_tasks(struct http_request *r, void *ctx)
 		else
 			labels[f.label_count++] = label;
 	if (!rc)
-		rc = core_tasks(a->core, &f, &list, &e);
+		rc = core_tasks(a->core, api_caller(r), &f, &list, &e);
 	http_reply_outcome(r, rc, 200, list, &e);
 }
 
@@ -57,7 +96,7 @@ void api_get_task(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	AUTO_FREE char *text = NULL;
-	if (core_task_text(a->core, http_param(r, "task"), http_query(r, "repo"), &text, &e))
+	if (core_task_text(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), &text, &e))
 		http_reply_error(r, &e);
 	else
 		http_reply(r, 200, "application/json", text, strlen(text));
@@ -67,7 +106,7 @@ void api_delete_task(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
-	if (core_delete(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), &e))
+	if (core_delete(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), &e))
 		http_reply_error(r, &e);
 	else
 		http_reply(r, 204, NULL, "", 0);
@@ -79,7 +118,7 @@ void api_patch_task(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
 	const struct js *body = http_body_js(r, &e);
-	enum err_code rc = body ? core_patch(a->core, http_principal(r), http_param(r, "task"), http_query(r, "repo"), body, &task, &e) : e.code;
+	enum err_code rc = body ? core_patch(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), body, &task, &e) : e.code;
 	http_reply_outcome(r, rc, 200, task, &e);
 }
 
@@ -106,14 +145,12 @@ void api_cancel_task(struct http_request *r, void *ctx)
 	struct once once = { .status = 202, .task = id };
 	if (!has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
 		return;
-	enum err_code rc = core_task(a->core, id, NULL, &task, &e);
-	if (!rc && js_str(task, "completed_at")) { /* nothing is left to be canceled */
+	bool over = false;
+	enum err_code rc = core_is_over(a->core, id, &over, &e);
+	if (!rc && over) /* nothing is left to be canceled */
 		once.status = 200;
-	} else if (!rc) {
-		js_free(task);
-		task = NULL;
-		rc = core_cancel(a->core, http_principal(r), id, NULL, &task, &e);
-	}
+	if (!rc)
+		rc = (over ? core_task : core_cancel)(a->core, api_caller(r), id, NULL, &task, &e);
 	api_once_answer(r, &once, rc, task, &e);
 }
 
@@ -126,7 +163,7 @@ void api_retry_task(struct http_request *r, void *ctx)
 	struct once once = { .status = 202, .task = id };
 	if (!has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
 		return;
-	enum err_code rc = core_retry(a->core, http_principal(r), id, NULL, &task, &e);
+	enum err_code rc = core_retry(a->core, api_caller(r), id, NULL, &task, &e);
 	api_once_answer(r, &once, rc, task, &e);
 }
 
@@ -135,7 +172,7 @@ void api_list_runs(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *list = NULL;
-	enum err_code rc = core_runs(a->core, http_param(r, "task"), http_query(r, "repo"), &list, &e);
+	enum err_code rc = core_runs(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), &list, &e);
 	http_reply_outcome(r, rc, 200, list, &e);
 }
 
@@ -144,7 +181,7 @@ void api_get_run(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *run = NULL;
-	enum err_code rc = core_run(a->core, http_param(r, "run"), &run, &e);
+	enum err_code rc = core_run(a->core, api_caller(r), http_param(r, "run"), &run, &e);
 	http_reply_outcome(r, rc, 200, run, &e);
 }
 
@@ -168,7 +205,7 @@ void api_post_message(struct http_request *r, void *ctx)
 	const struct js *body = http_body_js(r, &e);
 	if (body && (!api_task_id(r, a, id) || !api_once_begin(r, a, &once)))
 		return;
-	enum err_code rc = body ? core_message(a->core, http_principal(r), id, NULL, body, &task, &e) : e.code;
+	enum err_code rc = body ? core_message(a->core, api_caller(r), id, NULL, body, &task, &e) : e.code;
 	api_once_answer(r, &once, rc, task, &e);
 }
 
@@ -181,6 +218,6 @@ void api_decide_gate(struct http_request *r, void *ctx)
 	const struct js *body = http_body_js(r, &e);
 	if (body && !api_once_begin(r, a, &once))
 		return;
-	enum err_code rc = body ? core_decide(a->core, http_principal(r), http_param(r, "gate"), body, &gate, &e) : e.code;
+	enum err_code rc = body ? core_decide(a->core, api_caller(r), http_param(r, "gate"), body, &gate, &e) : e.code;
 	api_once_answer(r, &once, rc, gate, &e);
 }

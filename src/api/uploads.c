@@ -48,7 +48,7 @@ static enum err_code receive_take(void *state, const char *data, size_t n, struc
 
 static enum err_code begin_upload(struct receive *v, const char *name, int64_t size, bool later, struct error *e)
 {
-	const struct upload_ask ask = { .who = http_principal(v->request), .name = name, .size = size, .later = later };
+	const struct upload_ask ask = { .by = api_caller(v->request), .name = name, .size = size, .later = later };
 	return upload_begin(v->api->core, &ask, &v->upload, e);
 }
 
@@ -137,7 +137,7 @@ static enum err_code patch_begin(struct http_request *r, void *ctx, uint64_t dec
 		return ERR_INVALID;
 	}
 	struct receive *v = receive_new(r, ctx);
-	rc = upload_resume(v->api->core, http_param(r, "upload"), offset, size_of(declared), &v->upload, e);
+	rc = upload_resume(v->api->core, api_caller(r), http_param(r, "upload"), offset, size_of(declared), &v->upload, e);
 	if (rc)
 		receive_free(v);
 	else
@@ -236,8 +236,8 @@ static void post_form(struct http_request *r, struct api *a, struct receive *v)
 	if (!rc) {
 		upload_close(TAKE_PTR(v->upload));
 		name_upload(body, id);
-		rc = core_submit(a->core, http_principal(r), body, &task, &e);
-		if (rc && upload_delete(a->core, id, NULL) != ERR_OK)
+		rc = core_submit(a->core, api_caller(r), body, &task, &e);
+		if (rc && upload_delete(a->core, api_caller(r), id, NULL) != ERR_OK)
 			error_hint(&e, "upload %s is kept", id);
 	}
 	api_once_answer(r, &once, rc, task, &e);
@@ -258,7 +258,7 @@ void api_get_upload(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *upload = NULL;
-	if (upload_get(a->core, http_param(r, "upload"), &upload, &e)) {
+	if (upload_get(a->core, api_caller(r), http_param(r, "upload"), &upload, &e)) {
 		http_reply_error(r, &e);
 		return;
 	}
@@ -272,7 +272,7 @@ void api_list_uploads(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *list = NULL;
-	if (upload_list(a->core, &list, &e))
+	if (upload_list(a->core, api_caller(r), &list, &e))
 		http_reply_error(r, &e);
 	else
 		http_reply_js(r, 200, list);
@@ -282,7 +282,7 @@ void api_delete_upload(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
-	if (upload_delete(a->core, http_param(r, "upload"), &e))
+	if (upload_delete(a->core, api_caller(r), http_param(r, "upload"), &e))
 		http_reply_error(r, &e);
 	else
 		http_reply(r, 204, NULL, "", 0);

@@ -5,14 +5,18 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define WAIT_RECORD_MS 2000 /* for the record of an end, which is a matter of milliseconds */
+
 struct later {
 	struct api *api;
-	char task[27];
+	char task[27], project[PROJECT_SIZE];
 	char *run, *token, *topic;
 	int64_t after, deadline_ms;
+	int64_t record_until_ms; /* its end is known; 0: not yet */
 	/* The document when it is ready or the time is up, else NULL. */
 	struct js *(*ready)(struct later *l, bool time_is_up);
 	struct strbuf out;
@@ -60,11 +64,22 @@ static void later_free(void *state)
 
 static const struct http_stream_ops later_ops = { later_read, later_free };
 
+/* Whoever waited for the end may look into the task's directory next; a disk that is full does not keep the answer for ever. */
+static bool is_on_record(struct later *l, const struct js *task)
+{
+	int64_t now = clock_mono_ms();
+	if (!l->record_until_ms)
+		l->record_until_ms = now + WAIT_RECORD_MS;
+	const char *at = js_str(task, "completed_at");
+	bool long_ago = at && clock_wall_ms() - clock_parse_rfc3339(at) > WAIT_RECORD_MS;
+	return long_ago || now >= l->record_until_ms || core_record_is_whole(l->api->core, task);
+}
+
 static struct js *task_ready(struct later *l, bool time_is_up)
 {
 	struct js *task = NULL;
 	struct error e = ERROR_INIT;
-	if (core_task(l->api->core, l->task, NULL, &task, &e)) {
+	if (core_task(l->api->core, (struct caller){ .project = l->project }, l->task, NULL, &task, &e)) {
 		task = js_object(); /* it was removed while we waited */
 		js_set_str(task, "code", err_name(e.code));
 		js_set_str(task, "detail", e.text);
@@ -72,11 +87,12 @@ static struct js *task_ready(struct later *l, bool time_is_up)
 	}
 	const char *status = js_str_or(task, "status", "");
 	bool live = str_eq(status, "PENDING") || str_eq(status, "QUEUED") || str_eq(status, "RUNNING");
-	if (live && !time_is_up) {
+	bool done = !live && !str_eq(status, "WAITING");
+	if (!time_is_up && (live || (done && !is_on_record(l, task)))) {
 		js_free(task);
 		return NULL;
 	}
-	js_set_bool(task, "done", !live && !str_eq(status, "WAITING"));
+	js_set_bool(task, "done", done);
 	return task;
 }
 
@@ -90,6 +106,7 @@ void api_wait_task(struct http_request *r, void *ctx)
 		later_free(l);
 		return;
 	}
+	snprintf(l->project, sizeof(l->project), "%s", http_project(r));
 	if (http_query_i64(r, "timeout", 0, API_WAIT_MAX_S, &seconds, &e)) {
 		later_free(l);
 		http_reply_error(r, &e);

@@ -22,6 +22,7 @@ struct watch {
 
 struct watches {
 	struct core *core;
+	struct caller by;
 	struct ws *ws;
 	struct watch *list;
 	size_t count;
@@ -102,11 +103,11 @@ static bool catch_up(struct watches *l, struct watch *w)
 	int64_t head = 0;
 	bool over = false;
 	if (!w->greeted) {
-		if (core_events(l->core, w->task, 0, 0, send_line, &f, &head, &over, NULL))
+		if (core_events(l->core, l->by, w->task, 0, 0, send_line, &f, &head, &over, NULL))
 			return false;
 		greet(l, w, head);
 	}
-	if (core_events(l->core, w->task, w->cursor, WATCH_PAGE, send_line, &f, &head, &over, NULL))
+	if (core_events(l->core, l->by, w->task, w->cursor, WATCH_PAGE, send_line, &f, &head, &over, NULL))
 		return false;
 	w->cursor = f.cursor;
 	w->over = w->over || (over && w->cursor >= head);
@@ -118,7 +119,7 @@ static void finish(struct watches *l, struct watch *w)
 {
 	AUTO_JS struct js *task = NULL;
 	struct js *end = message_of("end", w->task);
-	if (core_task(l->core, w->task, NULL, &task, NULL) == ERR_OK) {
+	if (core_task(l->core, l->by, w->task, NULL, &task, NULL) == ERR_OK) {
 		js_set_str(end, "status", js_str(task, "status"));
 		js_set(end, "reason", js_ref(js_get(task, "reason")));
 	}
@@ -208,7 +209,7 @@ static void all_line(void *ctx, int64_t n, const char *line)
 		return;
 	}
 	f->cursor = n;
-	if (!line_place(line, &seq, task))
+	if (!line || !line_place(line, &seq, task)) /* NULL: somebody else's */
 		return;
 	int64_t cursor = all_cursor_of(l, task);
 	if (seq > cursor + 1) { /* commits overtook each other, or its beginning was not told */
@@ -225,7 +226,7 @@ static bool all_catch_up(struct watches *l, const char *task)
 	int64_t head = 0, before = all_cursor_of(l, task);
 	struct fill f = { .l = l, .cursor = before };
 	bool over = false;
-	if (core_events(l->core, task, before, WATCH_PAGE, send_line, &f, &head, &over, NULL)) {
+	if (core_events(l->core, l->by, task, before, WATCH_PAGE, send_line, &f, &head, &over, NULL)) {
 		js_del(l->cursors, task); /* removed */
 		return true;
 	}
@@ -238,7 +239,7 @@ static void all_again(struct watches *l)
 {
 	AUTO_JS struct js *heads = js_object();
 	l->all_cursor = hub_head(l->all);
-	if (core_heads(l->core, NULL, heads, NULL)) {
+	if (core_heads(l->core, l->by, NULL, heads, NULL)) {
 		ws_close(l->ws, WS_TRY_LATER, "lagged");
 		return;
 	}
@@ -347,7 +348,7 @@ static enum err_code watch_prepare(struct watches *l, struct watch *new, size_t 
 	struct watch *w = &new[made];
 	int64_t head = 0;
 	bool over = false;
-	enum err_code rc = core_resolve(l->core, word, NULL, w->task, e);
+	enum err_code rc = core_resolve(l->core, l->by, word, NULL, w->task, e);
 	bool twice = !rc && watch_find(l, w->task);
 	for (size_t i = 0; !rc && i < made; i++)
 		twice = twice || str_eq(new[i].task, w->task);
@@ -356,7 +357,7 @@ static enum err_code watch_prepare(struct watches *l, struct watch *new, size_t 
 	w->cursor = rc ? 0 : cursor_of(after, word, w->task);
 	w->behind = true;
 	if (!rc)
-		rc = core_events(l->core, w->task, 0, 0, NULL, NULL, &head, &over, e);
+		rc = core_events(l->core, l->by, w->task, 0, 0, NULL, NULL, &head, &over, e);
 	if (!rc && w->cursor > head)
 		return error_set(e, ERR_GONE, "after: task %s has %lld events, %lld is past its end", word, (long long)head, (long long)w->cursor);
 	return rc;
@@ -448,11 +449,11 @@ static enum err_code add_all(struct watches *l, const struct js *after, struct j
 		return error_set(e, ERR_INVALID, "after: for all tasks give 0, or an object of id and number");
 	AUTO_JS struct js *heads = js_object();
 	const char *youngest = youngest_of(after);
-	l->all = hub_subscribe(core_hub(l->core), ALL, watch_wake, l); /* first, so that nothing falls between */
+	l->all = hub_subscribe_all(core_hub(l->core), l->by.project, watch_wake, l); /* first, so that nothing falls between */
 	l->all_cursor = hub_head(l->all);
 	l->all_synced = false;
 	l->cursors = js_object();
-	enum err_code rc = core_heads(l->core, youngest, heads, e);
+	enum err_code rc = core_heads(l->core, l->by, youngest, heads, e);
 	if (rc) {
 		all_stop(l);
 		return rc;
@@ -491,7 +492,7 @@ enum err_code watches_remove(struct watches *l, const struct js *tasks, struct j
 		return rc ? rc : remove_all(l, e);
 	for (size_t i = 0; i < js_len(tasks); i++) {
 		const char *word = js_text(js_at(tasks, i));
-		rc = core_resolve(l->core, word, NULL, ids[i], e);
+		rc = core_resolve(l->core, l->by, word, NULL, ids[i], e);
 		if (!rc && !watch_find(l, ids[i]))
 			rc = error_set(e, ERR_NOT_FOUND, "task %s is not subscribed to", word);
 		if (rc)
@@ -507,10 +508,11 @@ enum err_code watches_remove(struct watches *l, const struct js *tasks, struct j
 	return ERR_OK;
 }
 
-struct watches *watches_new(struct core *c, struct ws *w)
+struct watches *watches_new(struct core *c, struct caller by, struct ws *w)
 {
 	struct watches *l = NEW(struct watches);
 	l->core = c;
+	l->by = by;
 	l->ws = w;
 	return l;
 }

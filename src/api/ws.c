@@ -27,7 +27,8 @@ struct owned {
 struct channel {
 	struct api *api;
 	struct ws *ws;
-	char *who;
+	char *who, *project;
+	struct caller by; /* of these texts */
 	struct watches *watches;
 	struct owned *owned;
 	size_t owned_count;
@@ -77,7 +78,7 @@ static void tell_end(struct channel *ch, const struct owned *o)
 	struct js *message = message_of("end");
 	js_set_str(message, "task", o->task);
 	js_set_str(message, "taskId", o->task_id);
-	if (core_task(ch->api->core, o->task, NULL, &task, NULL) == ERR_OK) {
+	if (core_task(ch->api->core, ch->by, o->task, NULL, &task, NULL) == ERR_OK) {
 		js_set_str(message, "status", js_str(task, "status"));
 		js_set(message, "reason", js_ref(js_get(task, "reason")));
 	}
@@ -149,7 +150,7 @@ static enum err_code take_interrupt(struct channel *ch, const struct js *m, stru
 	if (!rc && str_empty(ref))
 		rc = error_set(e, ERR_INVALID, "task: missing or empty");
 	if (!rc)
-		rc = core_cancel(ch->api->core, ch->who, ref, NULL, &task, e);
+		rc = core_cancel(ch->api->core, ch->by, ref, NULL, &task, e);
 	if (rc)
 		return rc;
 	js_set_str(reply, "task", js_str(task, "id"));
@@ -161,7 +162,7 @@ static enum err_code take_interrupt(struct channel *ch, const struct js *m, stru
 static enum err_code take_agent(struct channel *ch, const struct js *m, struct js *reply, struct error *e)
 {
 	AUTO_JS struct js *answer = NULL;
-	enum err_code rc = core_external(ch->api->core, ch->who, m, &answer, e);
+	enum err_code rc = core_external(ch->api->core, ch->by, m, &answer, e);
 	if (rc)
 		return rc;
 	js_merge(reply, answer);
@@ -243,7 +244,7 @@ static void channel_open(void *state, struct ws *w)
 {
 	struct channel *ch = state;
 	ch->ws = w;
-	ch->watches = watches_new(ch->api->core, w);
+	ch->watches = watches_new(ch->api->core, ch->by, w);
 }
 
 static void channel_ready(void *state)
@@ -263,6 +264,7 @@ static void channel_closed(void *state)
 	watches_free(ch->watches);
 	free(ch->owned);
 	free(ch->who);
+	free(ch->project);
 	free(ch);
 }
 
@@ -273,6 +275,10 @@ void api_ws(struct http_request *r, void *ctx)
 	struct channel *ch = NEW(struct channel);
 	ch->api = ctx;
 	ch->who = mem_strdup(http_principal(r));
+	ch->project = mem_strdup(http_project(r));
+	ch->by = api_caller(r);
+	ch->by.who = ch->who;
+	ch->by.project = ch->project;
 	http_upgrade_ws(r, &config, &ops, ch);
 }
 
@@ -284,12 +290,12 @@ void api_post_external(struct http_request *r, void *ctx)
 	struct error e = ERROR_INIT;
 	struct js *reply = NULL;
 	const struct js *m = http_body_js(r, &e);
-	enum err_code rc = m ? core_external(a->core, http_principal(r), m, &reply, &e) : e.code;
+	enum err_code rc = m ? core_external(a->core, api_caller(r), m, &reply, &e) : e.code;
 	http_reply_outcome(r, rc, 200, reply, &e);
 }
 
 void api_get_external(struct http_request *r, void *ctx)
 {
 	struct api *a = ctx;
-	http_reply_js(r, 200, core_externals(a->core));
+	http_reply_js(r, 200, core_externals(a->core, api_caller(r)));
 }

@@ -14,7 +14,8 @@
 
 struct watches;
 
-struct watches *watches_new(struct core *c, struct ws *w);
+/* The texts of `by` are the caller's, and outlive it. */
+struct watches *watches_new(struct core *c, struct caller by, struct ws *w);
 void watches_free(struct watches *l); /* NULL is fine */
 /* `tasks`: ["T-1", id, ...] or ["*"]; `after`: absent, one number for all, or {name or id: number}. All or nothing. */
 MUST_USE enum err_code watches_add(struct watches *l, const struct js *tasks, const struct js *after, struct js *reply, struct error *e);

@@ -86,6 +86,7 @@ static const char server_details[] =
 	"reload has it read its configuration again and tells what changed and what waits for a restart; SIGHUP does the same.";
 static const char token_details[] =
 	"For `signalbox serve --listen ADDR:PORT` (or server.listen in its configuration). create prints a token, once; only its hash is kept.\n"
+	"Without --project it is as good as you are. With it, it acts for that project and sees nothing else; the first token makes a project.\n"
 	"A TLS proxy in front is told to pass the Host header, and its name is given as serve --host NAME (server.hosts).";
 static const char login_details[] =
 	"Reads a token from the terminal (unseen) or from standard input, tries it, and keeps it in $XDG_CONFIG_HOME/signalbox/servers.json (0600).\n"

@@ -13,6 +13,7 @@
 const struct opt secret_options[] = {
 	{ "user", 0, OPT_STRING, "NAME", "the name beside a password; a token does without" },
 	{ "known-hosts", 0, OPT_STRING, "FILE", "with an ssh key: the host's own keys (ssh-keyscan HOST)" },
+	{ "project", 0, OPT_STRING, "NAME", "of this project; for the server's owner, on its machine" },
 	{ .name = NULL },
 };
 
@@ -62,11 +63,15 @@ static enum err_code make_body(const struct cli *c, const char *name, struct js 
 	return ERR_OK;
 }
 
-static char *secret_path(const char *name)
+/* name NULL: all of them */
+static char *secret_path(const struct cli *c, const char *name)
 {
+	const char *project = cli_opt_text(c, "project");
 	struct strbuf path = STRBUF_INIT;
-	strbuf_adds(&path, "/v1/secrets/");
-	str_add_urlenc(&path, name);
+	strbuf_adds(&path, name ? "/v1/secrets/" : "/v1/secrets");
+	str_add_urlenc(&path, name ? name : "");
+	strbuf_adds(&path, project ? "?project=" : "");
+	str_add_urlenc(&path, project ? project : "");
 	return strbuf_detach(&path);
 }
 
@@ -74,7 +79,7 @@ static enum err_code secret_set(struct cli *c, const char *name, struct error *e
 {
 	AUTO_JS struct js *body = js_object();
 	AUTO_JS struct js *reply = NULL;
-	AUTO_FREE char *path = secret_path(name);
+	AUTO_FREE char *path = secret_path(c, name);
 	int status = 0;
 	enum err_code rc = make_body(c, name, body, e);
 	if (!rc)
@@ -89,7 +94,7 @@ static enum err_code secret_set(struct cli *c, const char *name, struct error *e
 static enum err_code secret_rm(struct cli *c, const char *name, struct error *e)
 {
 	AUTO_JS struct js *reply = NULL;
-	AUTO_FREE char *path = secret_path(name);
+	AUTO_FREE char *path = secret_path(c, name);
 	int status = 0;
 	enum err_code rc = server_connect(c, e);
 	if (!rc)
@@ -103,10 +108,11 @@ static enum err_code secret_ls(struct cli *c, const char *name UNUSED, struct er
 {
 	static const char *const titles[] = { "NAME", "KIND", "FROM", "SINCE", NULL };
 	AUTO_JS struct js *reply = NULL;
+	AUTO_FREE char *path = secret_path(c, NULL);
 	int status = 0;
 	enum err_code rc = server_connect(c, e);
 	if (!rc)
-		rc = client_call(c->client, "GET", "/v1/secrets", NULL, &status, &reply, e);
+		rc = client_call(c->client, "GET", path, NULL, &status, &reply, e);
 	if (rc)
 		return rc;
 	if (c->json) {

@@ -7,6 +7,8 @@
 
 const struct opt token_options[] = {
 	{ "expires", 0, OPT_DURATION, "TIME", "it stops opening after this time (30d); without: when it is revoked" },
+	{ "no-local", 0, OPT_FLAG, NULL, "it may not name directories of the server's machine; none of another project may" },
+	{ "project", 0, OPT_STRING, "NAME", "it acts for this project and sees nothing else; without: for yours" },
 	{ 0 },
 };
 
@@ -18,6 +20,9 @@ static enum err_code token_create(struct cli *c, const char *name, struct error 
 	js_set_str(body, "name", name);
 	if (cli_opt(c, "expires")->set)
 		js_set_int(body, "expires_in", cli_opt(c, "expires")->number / 1000);
+	js_set_str(body, "project", cli_opt_text(c, "project"));
+	if (cli_flag(c, "no-local"))
+		js_set_bool(body, "local", false);
 	enum err_code rc = client_call(c->client, "POST", "/v1/tokens", body, &status, &token, e);
 	if (rc)
 		return rc;
@@ -37,7 +42,7 @@ static const char *token_state(const struct js *t)
 
 static enum err_code token_list(struct cli *c, struct error *e)
 {
-	static const char *const titles[] = { "ID", "NAME", "STATE", "CREATED", "EXPIRES", "BY", NULL };
+	static const char *const titles[] = { "ID", "NAME", "PROJECT", "STATE", "CREATED", "EXPIRES", "BY", NULL };
 	AUTO_JS struct js *answer = NULL;
 	struct table t;
 	int status = 0;
@@ -54,6 +59,7 @@ static enum err_code token_list(struct cli *c, struct error *e)
 		const struct js *one = js_at(data, i);
 		table_add(&t, COLOUR_NONE, js_str_or(one, "id", ""));
 		table_add(&t, COLOUR_BOLD, js_str_or(one, "name", ""));
+		table_add(&t, COLOUR_NONE, js_str_or(one, "project", ""));
 		table_add(&t, js_str(one, "revoked_at") ? COLOUR_RED : COLOUR_GREEN, token_state(one));
 		table_add(&t, COLOUR_DIM, js_str_or(one, "created_at", ""));
 		table_add(&t, COLOUR_DIM, js_str_or(one, "expires_at", "-"));

@@ -84,9 +84,9 @@ static enum err_code uses_op(struct db_conn *conn, void *arg, struct error *e)
 	struct db_stmt *s;
 	bool row = false;
 	enum err_code rc = db_prepare(conn, "SELECT id, project, json_extract(spec,'$.source'), 0 FROM tasks"
-		" WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost')"
+		" WHERE " SQL_LIVE("phase")
 		" UNION ALL SELECT id, project, json_extract(spec,'$.source'), 1 FROM tasks"
-		" WHERE phase IN ('succeeded','failed','canceled','timed_out','lost') AND completed_at>?1", &s, e);
+		" WHERE " SQL_OVER("phase") " AND completed_at>?1", &s, e);
 	if (rc)
 		return rc;
 	db_bind_int(s, 1, u->since);

@@ -1,5 +1,6 @@
 /* The server's settings, checked whole before they are used. */
 #include "core/conf.h"
+#include "core/caller.h"
 #include "agent/policy.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -43,6 +44,7 @@ static const struct limit {
 	{ "verify_timeout", UNIT_MS, HOUR / 2, SECOND, 24 * HOUR },
 	{ "task_timeout", UNIT_MS, 7 * 24 * HOUR, SECOND, 30 * 24 * HOUR }, /* the whole task, retries and pauses included */
 	{ "heartbeat_timeout", UNIT_MS, 60 * SECOND, 5 * SECOND, HOUR },
+	{ "gateway_linger", UNIT_MS, 60 * SECOND, SECOND, 24 * HOUR }, /* of the model gateway, after the last server and the last runner have gone */
 	{ "workspace_bytes", UNIT_BYTES, 16384 * MIB, MIB, MIB << 20 }, /* of all saved workspaces of ended tasks; the oldest go first */
 	{ "workspace_age", UNIT_MS, 7 * 24 * HOUR, HOUR, 365 * 24 * HOUR }, /* how long the saved workspace of an ended task is kept */
 	{ "upload_bytes", UNIT_BYTES, 2048 * MIB, 1024, MIB << 20 }, /* of one upload */
@@ -62,7 +64,7 @@ struct conf {
 	struct js *root;
 	char *path;
 	int64_t limits[ARRAY_SIZE(limits)];
-	struct js *empty;
+	struct js *empty, *task_limits;
 	int64_t cache_bytes;
 };
 
@@ -149,6 +151,21 @@ static enum err_code check_section(const struct js *root, const char *section, c
 		enum err_code rc = js_check_members(it.value, where, members, e);
 		if (rc)
 			return rc;
+	}
+	return ERR_OK;
+}
+
+static enum err_code check_projects(const struct conf *c, const char *section, struct error *e)
+{
+	for (struct js_iter it = js_iter(js_get(c->root, section)); it.key; js_next(&it)) {
+		const struct js *list = js_get(it.value, "projects");
+		if (list && js_type(list) != JS_ARRAY)
+			return error_set(e, ERR_INVALID, "%s.%s.projects: expected a list, got %s", section, it.key, js_type_name(js_type(list)));
+		for (size_t i = 0; i < js_len(list); i++) {
+			const char *name = js_text(js_at(list, i));
+			if (!str_eq(name, PROJECT_ANY) && project_check(name ? name : "", e))
+				return error_wrap(e, "%s.%s.projects[%zu]", section, it.key, i);
+		}
 	}
 	return ERR_OK;
 }
@@ -245,8 +262,8 @@ static enum err_code check_all(struct conf *c, struct error *e)
 	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "server", "source", "cache", "client", "run", NULL }; /* the last two are the command line's own */
 	static const char *const model[] = { "default_provider", "default_model", "providers", NULL };
 	static const char *const provider[] = { "base_url", "key", "key_env", "key_file", "wire", NULL };
-	static const char *const agent[] = { "adapter", "command", "model", "env", "path", "config", "authenticate", NULL };
-	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", "approvals", NULL };
+	static const char *const agent[] = { "adapter", "command", "model", "env", "path", "config", "authenticate", "projects", NULL };
+	static const char *const environment[] = { "setup", "setup_network", "verify", "env", "limits", "approvals", "projects", NULL };
 	static const char *const sandbox[] = { "uid", "gid", "layers", NULL };
 	static const char *const codex[] = { "path", NULL };
 	static const char *const server[] = { "listen", "hosts", NULL };
@@ -270,6 +287,10 @@ static enum err_code check_all(struct conf *c, struct error *e)
 	if (!rc)
 		rc = check_section(c->root, "environments", environment, e);
 	if (!rc)
+		rc = check_projects(c, "agents", e);
+	if (!rc)
+		rc = check_projects(c, "environments", e);
+	if (!rc)
 		rc = check_approvals(c, e);
 	if (!rc)
 		rc = check_layers(c, e);
@@ -280,6 +301,22 @@ static enum err_code check_all(struct conf *c, struct error *e)
 	if (!rc)
 		rc = check_cache(c, e);
 	return rc ? rc : check_limits(c, e);
+}
+
+const char *const conf_task_limit_names[] = { "memory", "pids", "cpu_percent", "file_size", "tmp", "output", "patch", "timeout", "setup_timeout",
+	"fetch_timeout", "stall_timeout", "verify_timeout", "queue_timeout", "task_timeout", NULL };
+
+static struct js *make_task_limits(const struct conf *c)
+{
+	struct js *limits_of_task = js_object();
+	for (const char *const *name = conf_task_limit_names; *name; name++)
+		js_set_int(limits_of_task, *name, conf_limit(c, *name));
+	return limits_of_task;
+}
+
+const struct js *conf_task_limits(const struct conf *c)
+{
+	return c->task_limits;
 }
 
 enum err_code conf_load(const char *path, struct conf **ret, struct error *e)
@@ -295,6 +332,8 @@ enum err_code conf_load(const char *path, struct conf **ret, struct error *e)
 		rc = e ? e->code : ERR_INVALID;
 	if (!rc)
 		rc = check_all(c, e);
+	if (!rc)
+		c->task_limits = make_task_limits(c);
 	if (rc)
 		rc = error_wrap(e, "configuration '%s'", c->path);
 	paths_free_list(files);
@@ -311,6 +350,7 @@ void conf_free(struct conf *c)
 		return;
 	js_free(c->root);
 	js_free(c->empty);
+	js_free(c->task_limits);
 	free(c->path);
 	free(c);
 }
@@ -351,14 +391,30 @@ const char *conf_default_model(const struct conf *c)
 	return js_str(js_get(c->root, "model"), "default_model");
 }
 
-const struct js *conf_agent(const struct conf *c, const char *name)
+/* What the owner configured may hold what is his: other projects get what names them. */
+static bool is_for(const struct js *one, const char *project)
 {
-	return js_get(js_get(c->root, "agents"), name);
+	const struct js *list = js_get(one, "projects");
+	bool found = str_eq(project, PROJECT_DEFAULT);
+	for (size_t i = 0; !found && i < js_len(list); i++)
+		found = str_eq(js_text(js_at(list, i)), project) || str_eq(js_text(js_at(list, i)), PROJECT_ANY);
+	return found;
 }
 
-const struct js *conf_environment(const struct conf *c, const char *name)
+static const struct js *named(const struct conf *c, const char *section, const char *project, const char *name)
 {
-	return js_get(js_get(c->root, "environments"), name);
+	const struct js *one = js_get(js_get(c->root, section), name);
+	return one && is_for(one, project) ? one : NULL;
+}
+
+const struct js *conf_agent(const struct conf *c, const char *project, const char *name)
+{
+	return named(c, "agents", project, name);
+}
+
+const struct js *conf_environment(const struct conf *c, const char *project, const char *name)
+{
+	return named(c, "environments", project, name);
 }
 
 int64_t conf_sandbox_uid(const struct conf *c)
@@ -386,11 +442,12 @@ int64_t conf_cache_bytes(const struct conf *c)
 	return c->cache_bytes;
 }
 
-struct js *conf_names(const struct conf *c, const char *section)
+struct js *conf_names(const struct conf *c, const char *project, const char *section)
 {
 	struct js *names = js_array();
-	for (struct js_iter it = js_iter(js_path(c->root, section)); it.key; js_next(&it))
-		js_push_str(names, it.key);
+	for (struct js_iter it = js_iter(js_get(c->root, section)); it.key; js_next(&it))
+		if (is_for(it.value, project))
+			js_push_str(names, it.key);
 	return names;
 }
 

@@ -342,7 +342,7 @@ static enum err_code gauge_op(struct db_conn *conn, void *arg, struct error *e)
 	struct db_stmt *s;
 	bool row = false;
 	enum err_code rc = db_prepare(conn,
-		"SELECT phase, COUNT(*) FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') GROUP BY phase", &s, e);
+		"SELECT phase, COUNT(*) FROM tasks WHERE " SQL_LIVE("phase") " GROUP BY phase", &s, e);
 	if (rc)
 		return rc;
 	strbuf_adds(out, "# HELP signalbox_tasks Live tasks by phase.\n# TYPE signalbox_tasks gauge\n");

@@ -3,9 +3,10 @@
  *   submit -> queue -> scheduler thread: claim, task directory, spec, runner -> ingest of the runner's batches -> end
  *   reaper thread: pidfds of local runners      record thread: task directories follow the rows      gateway: a child that outlives us
  *
- * Every function may be called from any thread.  `who` is the authenticated principal. */
+ * Every function may be called from any thread.  `by` is who asks, and for which project. */
 #pragma once
 #include "base/js.h"
+#include "core/caller.h"
 #include "core/hub.h"
 #include "db/db.h"
 
@@ -41,41 +42,50 @@ struct js *core_checks(struct core *c);	/* for /readyz and doctor: [{name, ok, t
 bool core_ready(struct core *c);
 void core_metrics(struct core *c, struct strbuf *out);
 
-MUST_USE enum err_code core_submit(struct core *c, const char *who, const struct js *body, struct js **ret_task, struct error *e);
-MUST_USE enum err_code core_task(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e);
+MUST_USE enum err_code core_submit(struct core *c, struct caller by, const struct js *body, struct js **ret_task, struct error *e);
+/* The same in steps, so that no thread waits for the commit: begin checks everything and fixes the source; commit calls `then(arg)` once, from
+ * whichever thread writes or before it returns, when the task is on disk or was refused; end says which. */
+struct submission;
+MUST_USE enum err_code core_submit_begin(struct core *c, struct caller by, const struct js *body, struct submission **ret, struct error *e);
+void core_submit_commit(struct submission *s, void (*then)(void *arg), void *arg);
+MUST_USE enum err_code core_submit_end(struct submission *s, struct js **ret_task, struct error *e);
+void core_submission_free(struct submission *s); /* not between commit and `then`; NULL is fine */
+MUST_USE enum err_code core_task(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret, struct error *e);
 /* The same as JSON text, cheap for those who ask again and again; the caller frees. */
-MUST_USE enum err_code core_task_text(struct core *c, const char *ref, const char *repo, char **ret, struct error *e);
+MUST_USE enum err_code core_task_text(struct core *c, struct caller by, const char *ref, const char *repo, char **ret, struct error *e);
 /* NULL: whatever it is. `q` is words of the prompt; `labels` are "KEY=VALUE" or "KEY", all must be there. */
 struct task_filter { const char *state, *q, *name, *repo, *after; const char *const *labels; size_t label_count; int64_t limit; };
-MUST_USE enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e);
-MUST_USE enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e);
-MUST_USE enum err_code core_cancel(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
-MUST_USE enum err_code core_retry(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_tasks(struct core *c, struct caller by, const struct task_filter *f, struct js **ret_list, struct error *e);
+MUST_USE enum err_code core_resolve(struct core *c, struct caller by, const char *ref, const char *repo, char ret_id[27], struct error *e);
+MUST_USE enum err_code core_is_over(struct core *c, const char *id, bool *ret, struct error *e); /* cheap, where core_task counts its place in the queue */
+MUST_USE enum err_code core_cancel(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_retry(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 /* {text, queue?, id?}: begins the next turn of an ended or waiting task; steers one at work when its agent can, else it is queued when asked.
  * The same id with the same text again: nothing new. *ret_task has `message` {n, how: turn|steering|queued}. */
-MUST_USE enum err_code core_message(struct core *c, const char *who, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_message(struct core *c, struct caller by, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e);
 /* Asks a running turn to end; the task then is CANCELED (interrupted), its workspace kept, and goes on with a message. */
-MUST_USE enum err_code core_interrupt(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_interrupt(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 struct gate_filter { const char *state, *task, *after; int64_t limit; }; /* NULL: any */
 /* {data, next_cursor} as JSON text, newest first. */
-MUST_USE enum err_code core_gates(struct core *c, const struct gate_filter *f, struct strbuf *ret_text, struct error *e);
-MUST_USE enum err_code core_gate(struct core *c, const char *id, struct js **ret, struct error *e);
+MUST_USE enum err_code core_gates(struct core *c, struct caller by, const struct gate_filter *f, struct strbuf *ret_text, struct error *e);
+MUST_USE enum err_code core_gate(struct core *c, struct caller by, const char *id, struct js **ret, struct error *e);
 /* {decision, scope, answer, note}. The same again is ERR_OK with the first outcome; ERR_CONFLICT says who settled it when; ERR_UNPROCESSABLE where it does not fit. */
-MUST_USE enum err_code core_decide(struct core *c, const char *who, const char *gate, const struct js *body, struct js **ret_gate, struct error *e);
+MUST_USE enum err_code core_decide(struct core *c, struct caller by, const char *gate, const struct js *body, struct js **ret_gate, struct error *e);
 /* {name, labels, priority}: what is given changes; a label that is null goes. */
-MUST_USE enum err_code core_patch(struct core *c, const char *who, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e);
-MUST_USE enum err_code core_delete(struct core *c, const char *who, const char *ref, const char *repo, struct error *e);
-MUST_USE enum err_code core_runs(struct core *c, const char *ref, const char *repo, struct js **ret_list, struct error *e);
-MUST_USE enum err_code core_run(struct core *c, const char *run_id, struct js **ret, struct error *e);
+MUST_USE enum err_code core_patch(struct core *c, struct caller by, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_delete(struct core *c, struct caller by, const char *ref, const char *repo, struct error *e);
+MUST_USE enum err_code core_runs(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_list, struct error *e);
+MUST_USE enum err_code core_run(struct core *c, struct caller by, const char *run_id, struct js **ret, struct error *e);
 /* The agent's plan as it is: {data: [{id, text, status, worker}], updated_at}. */
-MUST_USE enum err_code core_todos(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e);
+MUST_USE enum err_code core_todos(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret, struct error *e);
 char *core_task_dir(struct core *c, const char *task_id); /* the caller frees */
+bool core_record_is_whole(struct core *c, const struct js *task); /* of a task that has ended, as it is shown: its directory says all that its rows do */
 
 /* A page of event lines with seq > after; fn per line. *ret_head is the task's last seq, *ret_over whether it has ended.  A page may end before
  * `limit` lines, at its limit of bytes: the last seq against *ret_head tells whether there is more. */
-MUST_USE enum err_code core_events_within(struct core *c, const char *task_id, int64_t after, int64_t limit, size_t bytes_max,
+MUST_USE enum err_code core_events_within(struct core *c, struct caller by, const char *task_id, int64_t after, int64_t limit, size_t bytes_max,
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e);
-MUST_USE enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
+MUST_USE enum err_code core_events(struct core *c, struct caller by, const char *task_id, int64_t after, int64_t limit,
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e);
 
 /* Whether the line is an event whose type begins so ("run."); with a closing quote ("task.done\"") it is that type. Data may hold anything. */
@@ -85,7 +95,7 @@ bool core_line_begins_again(const char *line); /* the task was over and is not a
 
 /* The last seq of each task that lives, and of each whose id is greater than `younger_than` (NULL: none): id -> seq, into heads; at most HEADS_MAX. */
 #define HEADS_MAX 16384
-MUST_USE enum err_code core_heads(struct core *c, const char *younger_than, struct js *heads, struct error *e);
+MUST_USE enum err_code core_heads(struct core *c, struct caller by, const char *younger_than, struct js *heads, struct error *e);
 
 /* The runner's protocol. `token` is the run's. */
 MUST_USE enum err_code core_ingest(struct core *c, const char *run_id, const char *token, const struct js *body, struct js **ret, struct error *e);

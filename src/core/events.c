@@ -5,7 +5,7 @@
 #include <string.h>
 
 struct page {
-	const char *task;
+	const char *project, *task;
 	int64_t after, limit;
 	size_t bytes_max;
 	void (*fn)(void *ctx, int64_t seq, const char *line);
@@ -20,10 +20,11 @@ static enum err_code page_op(struct db_conn *c, void *arg, struct error *e)
 	struct db_stmt *s;
 	size_t bytes = 0;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT last_seq, phase FROM tasks WHERE id=?1", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT last_seq, phase FROM tasks WHERE id=?1 AND (project=?2 OR ?2='*')", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, p->task);
+	db_bind_text(s, 2, p->project);
 	rc = db_step(s, &row, e);
 	if (!rc && !row)
 		rc = error_set(e, ERR_NOT_FOUND, "no task '%s'", p->task);
@@ -50,10 +51,10 @@ static enum err_code page_op(struct db_conn *c, void *arg, struct error *e)
 	return rc;
 }
 
-enum err_code core_events_within(struct core *c, const char *task_id, int64_t after, int64_t limit, size_t bytes_max,
+enum err_code core_events_within(struct core *c, struct caller by, const char *task_id, int64_t after, int64_t limit, size_t bytes_max,
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e)
 {
-	struct page p = { .task = task_id, .after = after, .limit = limit < EVENTS_PAGE_MAX ? limit : EVENTS_PAGE_MAX, .bytes_max = bytes_max, .fn = fn, .ctx = ctx };
+	struct page p = { .project = by.project, .task = task_id, .after = after, .limit = limit < EVENTS_PAGE_MAX ? limit : EVENTS_PAGE_MAX, .bytes_max = bytes_max, .fn = fn, .ctx = ctx };
 	enum err_code rc = db_read(c->db, page_op, &p, e);
 	if (!rc) {
 		*ret_head = p.head;
@@ -62,10 +63,10 @@ enum err_code core_events_within(struct core *c, const char *task_id, int64_t af
 	return rc;
 }
 
-enum err_code core_events(struct core *c, const char *task_id, int64_t after, int64_t limit,
+enum err_code core_events(struct core *c, struct caller by, const char *task_id, int64_t after, int64_t limit,
 	void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, int64_t *ret_head, bool *ret_over, struct error *e)
 {
-	return core_events_within(c, task_id, after, limit, EVENTS_PAGE_BYTES, fn, ctx, ret_head, ret_over, e);
+	return core_events_within(c, by, task_id, after, limit, EVENTS_PAGE_BYTES, fn, ctx, ret_head, ret_over, e);
 }
 
 /* The type stands before the data, so the first member of that name is the event's own. */
@@ -100,15 +101,15 @@ bool core_line_begins_again(const char *line)
 }
 
 struct heads {
-	const char *younger_than;
+	const char *project, *younger_than;
 	struct js *heads;
 };
 
 static enum err_code heads_op(struct db_conn *c, void *arg, struct error *e)
 {
 	static const char *const queries[] = {
-		"SELECT id, last_seq FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND ?1 IS ?1",
-		"SELECT id, last_seq FROM tasks WHERE id>?1",
+		"SELECT id, last_seq FROM tasks WHERE " SQL_LIVE("phase") " AND ?1 IS ?1 AND project=?2",
+		"SELECT id, last_seq FROM tasks WHERE id>?1 AND project=?2",
 	};
 	const struct heads *h = arg;
 	enum err_code rc = ERR_OK;
@@ -119,6 +120,7 @@ static enum err_code heads_op(struct db_conn *c, void *arg, struct error *e)
 		if (rc)
 			return rc;
 		db_bind_text(s, 1, h->younger_than);
+		db_bind_text(s, 2, h->project);
 		while (js_len(h->heads) < HEADS_MAX && !(rc = db_step(s, &row, e)) && row)
 			js_set_int(h->heads, db_text(s, 0), db_int(s, 1));
 		db_done(s);
@@ -126,18 +128,22 @@ static enum err_code heads_op(struct db_conn *c, void *arg, struct error *e)
 	return rc;
 }
 
-enum err_code core_heads(struct core *c, const char *younger_than, struct js *heads, struct error *e)
+enum err_code core_heads(struct core *c, struct caller by, const char *younger_than, struct js *heads, struct error *e)
 {
-	struct heads h = { .younger_than = younger_than, .heads = heads };
+	struct heads h = { .project = by.project, .younger_than = younger_than, .heads = heads };
 	return db_read(c->db, heads_op, &h, e);
 }
 
 void core_publish(struct core *c, const struct outbox *out)
 {
 	for (size_t i = 0; i < out->count; i++) {
-		hub_publish(c->hub, out->lines[i].task, out->lines[i].seq, out->lines[i].line);
-		feed_publish(c, out->lines[i].n, out->lines[i].task, out->lines[i].line);
-		if (i + 1 == out->count || strcmp(out->lines[i].task, out->lines[i + 1].task) != 0)
-			taskdir_dirty(c, out->lines[i].task);
+		const struct outbox_line *l = &out->lines[i];
+		/* Before anybody hears of it: who hears of an end asks whether it is on record. */
+		if (core_line_is(l->line, "task.done\""))
+			taskdir_dirty_ended(c, l->task);
+		else if (i + 1 == out->count || strcmp(l->task, l[1].task) != 0)
+			taskdir_dirty(c, l->task);
+		hub_publish(c->hub, l->task, l->seq, l->line);
+		feed_publish(c, l->n, l->project, l->task, l->line);
 	}
 }

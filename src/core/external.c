@@ -17,7 +17,7 @@
 struct external {
 	struct external *next; /* in its bucket */
 	char id[ID_SIZE];
-	char *name, *session, *file;
+	char *project, *name, *session, *file;
 	int64_t beat_mono, beat_wall;
 	bool dirty;	/* the row does not have the beat yet */
 	bool interrupt; /* somebody asked it to end */
@@ -54,29 +54,31 @@ static struct external *find(struct externals *x, const char *id)
 }
 
 /* Of several with one name (in different repositories) the session decides. */
-static struct external *find_ref(struct externals *x, const char *ref, const char *session)
+static struct external *find_ref(struct externals *x, const char *project, const char *ref, const char *session)
 {
 	struct external *found = NULL;
 	for (size_t i = 0; !found && i < BUCKETS; i++)
 		for (struct external *t = x->buckets[i]; t && !found; t = t->next)
-			if ((str_eq(t->id, ref) || str_eq(t->name, ref)) && (!session || str_eq(t->session, session)))
+			if (project_has(project, t->project) && (str_eq(t->id, ref) || str_eq(t->name, ref)) && (!session || str_eq(t->session, session)))
 				found = t;
 	return found;
 }
 
 static void external_free(struct external *t)
 {
+	free(t->project);
 	free(t->name);
 	free(t->session);
 	free(t->file);
 	free(t);
 }
 
-void external_know(struct core *c, const char *id, const char *name, const char *session, const char *file, int64_t age_ms)
+void external_know(struct core *c, const char *project, const char *id, const char *name, const char *session, const char *file, int64_t age_ms)
 {
 	struct externals *x = c->externals;
 	struct external *t = NEW(struct external);
 	snprintf(t->id, sizeof(t->id), "%s", id);
+	t->project = mem_strdup(project);
 	t->name = mem_strdup(name);
 	t->session = mem_strdup(session);
 	t->file = mem_strdup(file);
@@ -106,12 +108,12 @@ void external_beat(struct core *c, const char *id, int64_t age_ms)
 	pthread_mutex_unlock(&x->lock);
 }
 
-enum heard external_hear(struct core *c, const char *ref, const char *session, char ret_id[ID_SIZE], char **ret_name, bool *ret_interrupt)
+enum heard external_hear(struct core *c, const char *project, const char *ref, const char *session, char ret_id[ID_SIZE], char **ret_name, bool *ret_interrupt)
 {
 	struct externals *x = c->externals;
 	enum heard heard = HEARD_NOBODY;
 	pthread_mutex_lock(&x->lock);
-	struct external *t = find_ref(x, ref, session);
+	struct external *t = find_ref(x, project, ref, session);
 	if (t && t->file) {
 		heard = HEARD_OF_FILE;
 	} else if (t && !t->ending) {
@@ -204,18 +206,21 @@ static struct js *external_to_js(const struct external *t)
 	return o;
 }
 
-struct js *core_externals(struct core *c)
+struct js *core_externals(struct core *c, struct caller by)
 {
 	struct externals *x = c->externals;
 	struct js *o = js_object(), *data = js_array();
-	external_files_look(x->files);
+	bool files = project_has(by.project, PROJECT_DEFAULT);
+	if (files)
+		external_files_look(x->files);
 	pthread_mutex_lock(&x->lock);
 	for (size_t i = 0; i < BUCKETS; i++)
 		for (const struct external *t = x->buckets[i]; t; t = t->next)
-			js_push(data, external_to_js(t));
+			if (project_has(by.project, t->project))
+				js_push(data, external_to_js(t));
 	js_set(o, "data", data);
-	js_set(o, "findings", js_copy(x->findings));
-	js_set_int(o, "findings_total", (int64_t)x->findings_total);
+	js_set(o, "findings", files ? js_copy(x->findings) : js_array());
+	js_set_int(o, "findings_total", files ? (int64_t)x->findings_total : 0);
 	pthread_mutex_unlock(&x->lock);
 	return o;
 }
@@ -353,7 +358,7 @@ static enum err_code load_op(struct db_conn *conn, void *arg, struct error *e)
 	struct db_stmt *s;
 	bool row = false;
 	enum err_code rc = db_prepare(conn,
-		"SELECT id, name, session_id, spec, cancel_asked FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND phase<>'queued' AND run_n=0", &s, e);
+		"SELECT id, name, session_id, spec, cancel_asked, project FROM tasks WHERE " SQL_LIVE("phase") " AND phase<>'queued' AND run_n=0", &s, e);
 	if (rc)
 		return rc;
 	while (!(rc = db_step(s, &row, e)) && row) {
@@ -362,7 +367,7 @@ static enum err_code load_op(struct db_conn *conn, void *arg, struct error *e)
 		const struct js *external = js_get(spec, "external");
 		if (!external)
 			continue;
-		external_know(c, db_text(s, 0), db_text(s, 1), db_text(s, 2), js_str(external, "file"), 0); /* a whole new limit */
+		external_know(c, db_text(s, 5), db_text(s, 0), db_text(s, 1), db_text(s, 2), js_str(external, "file"), 0); /* a whole new limit */
 		if (db_int(s, 4))
 			external_asked_to_end(c, db_text(s, 0));
 		taskdir_dirty(c, db_text(s, 0));

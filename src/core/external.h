@@ -8,6 +8,7 @@
  * Beats are kept in memory with the monotonic clock; after a restart of the server each gets a whole new limit. */
 #pragma once
 #include "base/js.h"
+#include "core/caller.h"
 
 struct core;
 struct task_row;
@@ -33,8 +34,9 @@ void external_asked_to_end(struct core *c, const char *task_id); /* somebody can
 
 /* One message of an agent: {"type": "register"|"heartbeat"|"progress"|"complete"|"error"|"canceled", "taskId", ...}; see doc/channel.md.
  * *ret: {"task", "taskId", "status", "interrupt"}. Refused messages change nothing. */
-MUST_USE enum err_code core_external(struct core *c, const char *who, const struct js *message, struct js **ret, struct error *e);
+MUST_USE enum err_code core_external(struct core *c, struct caller by, const struct js *message, struct js **ret, struct error *e);
 /* False when the task is not alive any more (or never was one of these); *ret_interrupt: it was asked to end. */
 bool core_external_look(struct core *c, const char *task_id, bool *ret_interrupt);
-/* {"data": [those that live], "findings": [{file, finding}], "findings_total"}; who asks has the state files looked at, too. */
-struct js *core_externals(struct core *c);
+/* {"data": [those that live], "findings": [{file, finding}], "findings_total"}; who asks has the state files looked at, too.
+ * State files belong to the default project. */
+struct js *core_externals(struct core *c, struct caller by);

@@ -65,7 +65,7 @@ enum err_code external_insert(struct db_conn *c, const struct external_birth *b,
 	AUTO_TASK struct task_row row = { .phase = b->pending ? PHASE_CLAIMED : PHASE_RUNNING };
 	clock_new_id(row.id);
 	row.name = mem_strdup(b->name);
-	row.project = mem_strdup("default");
+	row.project = mem_strdup(b->project);
 	row.repo = mem_strdup(b->repo);
 	row.created_by = mem_strdup(b->who);
 	row.session_id = mem_strdup(b->session_id);

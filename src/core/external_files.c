@@ -138,14 +138,14 @@ static enum err_code read_name(const struct js *o, const char *file, char **ret,
 static enum err_code find_or_make(struct db_conn *c, struct told *t, struct error *e)
 {
 	AUTO_TASK struct task_row row = { 0 };
-	enum err_code rc = task_find(c, t->name, t->repo, t->id, e);
+	enum err_code rc = task_find(c, PROJECT_DEFAULT, t->name, t->repo, t->id, e);
 	if (rc == ERR_NOT_FOUND && t->full && !statuses[status_of(t->status)].over)
 		return error_set(e, ERR_LIMIT, "%d external tasks live already, the limit", EXTERNAL_LIVE_MAX);
 	if (rc == ERR_NOT_FOUND) {
 		AUTO_JS struct js *source = js_object();
 		js_set_str(source, "kind", "local");
 		js_set_str(source, "dir", t->dir);
-		struct external_birth b = { .name = t->name, .session_id = t->session ? t->session : t->name, .who = EXTERNAL_ACTOR_FILE, .source = source,
+		struct external_birth b = { .project = PROJECT_DEFAULT, .name = t->name, .session_id = t->session ? t->session : t->name, .who = EXTERNAL_ACTOR_FILE, .source = source,
 			.repo = t->repo, .file = t->path, .start_ms = t->start_ms, .pending = statuses[status_of(t->status)].pending };
 		error_clear(e);
 		return external_insert(c, &b, t->id, &t->out, e);
@@ -190,7 +190,7 @@ static void follow_in_table(struct core *c, struct told *t)
 	else if (external_is_known(c, t->id))
 		external_beat(c, t->id, age);
 	else
-		external_know(c, t->id, t->name, t->session ? t->session : t->name, t->path, age);
+		external_know(c, PROJECT_DEFAULT, t->id, t->name, t->session ? t->session : t->name, t->path, age);
 }
 
 static enum err_code follow(struct core *c, struct told *t, struct error *e)
@@ -344,7 +344,7 @@ static enum err_code dirs_op(struct db_conn *c, void *arg, struct error *e)
 			break;
 		if (!newest[0])
 			snprintf(newest, sizeof(newest), "%s", db_text(s, 2));
-		AUTO_JS struct js *spec = js_parse(text, strlen(text), NULL);
+		AUTO_JS struct js *spec = strstr(text, "\"dir\":") ? js_parse(text, strlen(text), NULL) : NULL; /* few have one, and it costs as much as a submit */
 		const char *dir = js_str(js_get(spec, "source"), "dir");
 		if (!dir)
 			continue;

@@ -7,7 +7,7 @@
 
 /* How a task is described at its registration. */
 struct external_birth {
-	const char *name, *session_id, *title, *progress, *who, *file; /* file: NULL for those on the channel */
+	const char *project, *name, *session_id, *title, *progress, *who, *file; /* file: NULL for those on the channel */
 	const struct js *source; /* checked */
 	const char *repo;
 	int64_t start_ms; /* wall; 0: now */
@@ -31,11 +31,11 @@ MUST_USE enum err_code external_finish(struct db_conn *c, const char *id, const 
 MUST_USE enum err_code external_check_result(const struct js *result, const char *where, struct error *e);
 
 /* external.c: the table of those that live.  age_ms: since the last sign of life. */
-void external_know(struct core *c, const char *id, const char *name, const char *session, const char *file, int64_t age_ms);
+void external_know(struct core *c, const char *project, const char *id, const char *name, const char *session, const char *file, int64_t age_ms);
 void external_beat(struct core *c, const char *id, int64_t age_ms);
 /* A word from the agent of `ref` (an id, or the name it registered under; session NULL: any). */
 enum heard { HEARD, HEARD_OF_FILE, HEARD_NOBODY };
-enum heard external_hear(struct core *c, const char *ref, const char *session, char ret_id[ID_SIZE], char **ret_name, bool *ret_interrupt);
+enum heard external_hear(struct core *c, const char *project, const char *ref, const char *session, char ret_id[ID_SIZE], char **ret_name, bool *ret_interrupt);
 void external_forget(struct core *c, const char *id);
 bool external_is_known(struct core *c, const char *id);
 size_t external_count(struct core *c);

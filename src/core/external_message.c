@@ -9,7 +9,8 @@
 
 struct message {
 	struct core *core;
-	const char *who, *type, *task_id, *session, *title, *repo_url, *dir, *progress, *summary, *error;
+	struct caller by;
+	const char *type, *task_id, *session, *title, *repo_url, *dir, *progress, *summary, *error;
 	const struct js *result;
 	char id[ID_SIZE];
 	struct js *source;
@@ -53,6 +54,8 @@ static enum err_code take_source(struct message *m, const struct js *o, struct e
 	js_set_str(m->source, "kind", m->repo_url ? "git" : m->dir ? "local" : "none");
 	js_set_str(m->source, "url", m->repo_url);
 	js_set_str(m->source, "dir", m->dir);
+	if (!m->by.local && source_is_local(m->source))
+		return error_set(e, ERR_DENIED, "the project '%s' may not name directories of the server's machine", m->by.project);
 	rc = source_check(m->source, e);
 	return rc ? rc : source_repo_key(m->source, &m->repo, e);
 }
@@ -60,7 +63,7 @@ static enum err_code take_source(struct message *m, const struct js *o, struct e
 static enum err_code register_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct message *m = arg;
-	struct external_birth b = { .name = m->task_id, .session_id = m->session, .title = m->title, .progress = m->progress, .who = m->who, .source = m->source,
+	struct external_birth b = { .project = m->by.project, .name = m->task_id, .session_id = m->session, .title = m->title, .progress = m->progress, .who = m->by.who, .source = m->source,
 		.repo = m->repo };
 	return external_insert(conn, &b, m->id, &m->out, e);
 }
@@ -86,7 +89,7 @@ static enum err_code take_register(struct message *m, const struct js *o, struct
 		error_hint(e, "if it is yours, go on with heartbeat; else choose another, or `signalbox rm %s` when it has ended", m->task_id);
 	}
 	if (!rc)
-		external_know(m->core, m->id, m->task_id, m->session, NULL, 0);
+		external_know(m->core, m->by.project, m->id, m->task_id, m->session, NULL, 0);
 	return rc;
 }
 
@@ -95,7 +98,7 @@ static enum err_code explain_op(struct db_conn *conn, void *arg, struct error *e
 {
 	struct message *m = arg;
 	AUTO_TASK struct task_row t = { 0 };
-	enum err_code rc = task_find(conn, m->task_id, NULL, m->id, e);
+	enum err_code rc = task_find(conn, m->by.project, m->task_id, NULL, m->id, e);
 	if (!rc)
 		rc = task_load(conn, m->id, &t, e);
 	if (rc)
@@ -110,7 +113,7 @@ static enum err_code explain_op(struct db_conn *conn, void *arg, struct error *e
 /* A message is a beat, too; ended tasks and strangers are refused. */
 static enum err_code hear(struct message *m, struct error *e)
 {
-	switch (external_hear(m->core, m->task_id, m->session, m->id, &m->name, &m->interrupt)) {
+	switch (external_hear(m->core, m->by.project, m->task_id, m->session, m->id, &m->name, &m->interrupt)) {
 	case HEARD:
 		return ERR_OK;
 	case HEARD_OF_FILE:
@@ -125,7 +128,7 @@ static enum err_code hear(struct message *m, struct error *e)
 static enum err_code progress_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct message *m = arg;
-	return external_progress(conn, m->id, m->progress, m->who, &m->out, e);
+	return external_progress(conn, m->id, m->progress, m->by.who, &m->out, e);
 }
 
 static enum err_code take_beat(struct message *m, const struct js *o, struct error *e)
@@ -146,7 +149,7 @@ static enum err_code finish_op(struct db_conn *conn, void *arg, struct error *e)
 	if (str_eq(m->type, "canceled"))
 		end = (struct external_end){ .to = PHASE_CANCELED, .reason = "canceled" };
 	enum err_code rc = db_exec(conn, e, "UPDATE tasks SET beat_at=?2 WHERE id=?1", "si", m->id, clock_wall_ms()); /* its last word */
-	return rc ? rc : external_finish(conn, m->id, &end, m->who, &m->out, e);
+	return rc ? rc : external_finish(conn, m->id, &end, m->by.who, &m->out, e);
 }
 
 static enum err_code take_end(struct message *m, const struct js *o, struct error *e)
@@ -199,9 +202,9 @@ static enum err_code take_message(struct message *m, const struct js *o, struct 
 	return rc ? rc : messages[i].take(m, o, e);
 }
 
-enum err_code core_external(struct core *c, const char *who, const struct js *o, struct js **ret, struct error *e)
+enum err_code core_external(struct core *c, struct caller by, const struct js *o, struct js **ret, struct error *e)
 {
-	struct message m = { .core = c, .who = who };
+	struct message m = { .core = c, .by = by };
 	enum err_code rc = take_message(&m, o, e);
 	if (!rc) {
 		bool lives = external_is_known(c, m.id);

@@ -72,7 +72,7 @@ static struct js *gate_to_js(const struct gate_row *g)
 struct gates_look {
 	struct core *core;
 	const struct gate_filter *filter;
-	const char *id;
+	const char *project, *id;
 	struct js *out;
 	char task[ID_SIZE], next[ID_SIZE];
 	struct strbuf text;
@@ -107,9 +107,9 @@ static void add_js(struct strbuf *out, const char *key, struct js *taken)
 }
 
 static const char list_sql_open[] = "SELECT g.id, g.task, t.name, g.run, g.kind, g.state, g.data, g.created_at, g.deadline_at, g.settled_at, g.delivered_at, g.actor, g.decision"
-	" FROM gates g JOIN tasks t ON t.id=g.task WHERE g.state='blocked' AND ?1 IS NOT NULL AND (?2 IS NULL OR g.task=?2) AND (?3 IS NULL OR g.id<?3) ORDER BY g.id DESC LIMIT ?4";
+	" FROM gates g JOIN tasks t ON t.id=g.task WHERE g.state='blocked' AND ?1 IS NOT NULL AND (?2 IS NULL OR g.task=?2) AND (?3 IS NULL OR g.id<?3) AND t.project=?5 ORDER BY g.id DESC LIMIT ?4";
 static const char list_sql_any[] = "SELECT g.id, g.task, t.name, g.run, g.kind, g.state, g.data, g.created_at, g.deadline_at, g.settled_at, g.delivered_at, g.actor, g.decision"
-	" FROM gates g JOIN tasks t ON t.id=g.task WHERE (?1 IS NULL OR g.state=?1) AND (?2 IS NULL OR g.task=?2) AND (?3 IS NULL OR g.id<?3) ORDER BY g.id DESC LIMIT ?4";
+	" FROM gates g JOIN tasks t ON t.id=g.task WHERE (?1 IS NULL OR g.state=?1) AND (?2 IS NULL OR g.task=?2) AND (?3 IS NULL OR g.id<?3) AND t.project=?5 ORDER BY g.id DESC LIMIT ?4";
 
 /* What holds a secret, or is of the first release, is read and changed first. */
 static void add_row(struct strbuf *out, struct db_stmt *s)
@@ -151,7 +151,7 @@ static enum err_code list_op(struct db_conn *c, void *arg, struct error *e)
 	struct db_stmt *s;
 	bool row = false;
 	int64_t n = 0, max = f->limit > 0 && f->limit < GATES_PAGE_MAX ? f->limit : GATES_PAGE_MAX;
-	enum err_code rc = f->task ? task_find(c, f->task, NULL, l->task, e) : ERR_OK;
+	enum err_code rc = f->task ? task_find(c, l->project, f->task, NULL, l->task, e) : ERR_OK;
 	if (!rc)
 		rc = db_prepare(c, str_eq(f->state, "blocked") ? list_sql_open : list_sql_any, &s, e);
 	if (rc)
@@ -160,6 +160,7 @@ static enum err_code list_op(struct db_conn *c, void *arg, struct error *e)
 	db_bind_text(s, 2, f->task ? l->task : NULL);
 	db_bind_text(s, 3, f->after);
 	db_bind_int(s, 4, max);
+	db_bind_text(s, 5, l->project);
 	while (!(rc = db_step(s, &row, e)) && row) {
 		if (n++)
 			strbuf_addc(&l->text, ',');
@@ -172,10 +173,10 @@ static enum err_code list_op(struct db_conn *c, void *arg, struct error *e)
 	return rc;
 }
 
-enum err_code core_gates(struct core *c, const struct gate_filter *f, struct strbuf *ret_text, struct error *e)
+enum err_code core_gates(struct core *c, struct caller by, const struct gate_filter *f, struct strbuf *ret_text, struct error *e)
 {
 	static const char *const states[] = { "blocked", "approved", "rejected", "answered", "expired", "canceled" };
-	struct gates_look l = { .core = c, .filter = f };
+	struct gates_look l = { .core = c, .project = by.project, .filter = f };
 	bool known = !f->state;
 	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
 		known = known || str_eq(f->state, states[i]);
@@ -195,15 +196,15 @@ static enum err_code one_op(struct db_conn *c, void *arg, struct error *e)
 {
 	struct gates_look *l = arg;
 	AUTO_GATE struct gate_row g = { 0 };
-	enum err_code rc = gate_load(c, l->id, &g, e);
+	enum err_code rc = gate_find(c, l->project, l->id, &g, e);
 	if (!rc)
 		l->out = gate_to_js(&g);
 	return rc;
 }
 
-enum err_code core_gate(struct core *c, const char *id, struct js **ret, struct error *e)
+enum err_code core_gate(struct core *c, struct caller by, const char *id, struct js **ret, struct error *e)
 {
-	struct gates_look l = { .core = c, .id = id };
+	struct gates_look l = { .core = c, .project = by.project, .id = id };
 	enum err_code rc = db_read(c->db, one_op, &l, e);
 	if (rc == ERR_NOT_FOUND)
 		error_hint(e, "`signalbox gates` lists those that are open");
@@ -213,14 +214,14 @@ enum err_code core_gate(struct core *c, const char *id, struct js **ret, struct 
 }
 
 struct one_gate {
-	const char *gate;
+	const char *project, *gate;
 	struct gate_row row;
 };
 
 static enum err_code load_gate_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct one_gate *u = arg;
-	return gate_load(conn, u->gate, &u->row, e);
+	return gate_find(conn, u->project, u->gate, &u->row, e);
 }
 
 /* ---- decided */
@@ -241,7 +242,7 @@ static enum err_code settle_op(struct db_conn *c, void *arg, struct error *e)
 
 static enum err_code commit_winner(struct core *c, const char *gate, const char *task, const struct js *winner, struct error *e)
 {
-	struct decide d = { .core = c, .gate = gate, .winner = winner };
+	struct decide d = { .core = c, .gate = gate, .winner = winner, .out.core = c };
 	enum err_code rc = db_write(c->db, settle_op, &d, e);
 	if (!rc && d.out.count) {
 		AUTO_FREE char *topic = mem_printf("commands:%s", task);
@@ -272,15 +273,9 @@ static enum err_code compare(struct core *c, const struct gate_row *g, const str
 /* The file is the judge between replies: whoever links it has decided, then the row follows. */
 static enum err_code settle(struct core *c, const struct gate_row *g, const struct js *checked, const char *who, struct js **ret_winner, struct error *e)
 {
-	AUTO_FREE char *dir = core_task_dir(c, g->task);
-	AUTO_JS struct js *decision = gate_decision_make(g->id, checked, who);
-	bool won = false;
+	AUTO_JS struct js *decision = decision_make(g->id, checked, who);
 	enum err_code rc = gate_seal(c, g->data, decision, e);
-	if (!rc)
-		rc = gatefile_dirs(dir, c->root ? c->uid : (uid_t)-1, c->gid, e);
-	if (!rc)
-		rc = gatefile_settle(dir, g->id, decision, ret_winner, &won, e);
-	return rc;
+	return rc ? rc : gate_settle_file(c, g->task, g->id, decision, ret_winner, e);
 }
 
 static enum err_code decide(struct core *c, const char *who, const struct gate_row *g, const struct js *body, struct error *e)
@@ -288,7 +283,7 @@ static enum err_code decide(struct core *c, const char *who, const struct gate_r
 	AUTO_JS struct js *checked = NULL;
 	AUTO_JS struct js *winner = NULL;
 	AUTO_JS struct js *data = data_shown(g->data);
-	struct one_gate after = { .gate = g->id };
+	struct one_gate after = { .project = PROJECT_ANY, .gate = g->id };
 	enum err_code rc = decision_check(g->kind, data, body, &checked, e);
 	if (rc)
 		return rc;
@@ -305,16 +300,16 @@ static enum err_code decide(struct core *c, const char *who, const struct gate_r
 	return rc;
 }
 
-enum err_code core_decide(struct core *c, const char *who, const char *gate, const struct js *body, struct js **ret_gate, struct error *e)
+enum err_code core_decide(struct core *c, struct caller by, const char *gate, const struct js *body, struct js **ret_gate, struct error *e)
 {
-	struct one_gate u = { .gate = gate };
+	struct one_gate u = { .project = by.project, .gate = gate };
 	enum err_code rc = db_read(c->db, load_gate_op, &u, e);
 	if (rc == ERR_NOT_FOUND)
 		error_hint(e, "`signalbox gates` lists those that are open");
 	if (!rc)
-		rc = decide(c, who, &u.row, body, e);
+		rc = decide(c, by.who, &u.row, body, e);
 	gate_row_release(&u.row);
-	return rc ? rc : core_gate(c, gate, ret_gate, e);
+	return rc ? rc : core_gate(c, by, gate, ret_gate, e);
 }
 
 /* ---- ticks */
@@ -363,25 +358,13 @@ static void sweep(struct core *c, const char *sql, size_t max, char after[ID_SIZ
 	free(w);
 }
 
-/* What happens when nobody has answered: the gate's own rule. */
-static struct js *expired(const struct gate_row *g)
-{
-	const char *then = js_str_or(g->data, "at_deadline", "reject");
-	struct js *o = js_object(), *answers = str_eq(then, "default") ? decision_default(g->kind, g->data, js_str(g->data, "default_answer")) : NULL;
-	js_set_str(o, "decision", "expire");
-	js_set_str(o, "then", answers ? "answer" : str_eq(then, "fail") ? "fail" : "reject");
-	if (answers)
-		js_set(o, "answers", answers);
-	return o;
-}
-
 static void expire_gate(struct core *c, const char *id)
 {
-	struct one_gate u = { .gate = id };
+	struct one_gate u = { .project = PROJECT_ANY, .gate = id };
 	struct error e = ERROR_INIT;
 	AUTO_JS struct js *winner = NULL;
 	enum err_code rc = db_read(c->db, load_gate_op, &u, &e);
-	AUTO_JS struct js *decision = rc ? NULL : expired(&u.row);
+	AUTO_JS struct js *decision = rc ? NULL : decision_expired(u.row.kind, u.row.data);
 	if (!rc)
 		rc = settle(c, &u.row, decision, SERVER_ACTOR, &winner, &e);
 	if (!rc)
@@ -396,7 +379,7 @@ static void expire_gate(struct core *c, const char *id)
 /* Linked by a server that was killed before its commit, or by a runner whose word has not come. */
 static void adopt_decision(struct core *c, const char *id)
 {
-	struct one_gate u = { .gate = id };
+	struct one_gate u = { .project = PROJECT_ANY, .gate = id };
 	struct error e = ERROR_INIT;
 	AUTO_JS struct js *winner = NULL;
 	if (db_read(c->db, load_gate_op, &u, &e) == ERR_OK) {
@@ -449,7 +432,7 @@ static enum err_code take_gate_file(struct core *c, const char *gate, const char
 	AUTO_JS struct js *body = NULL;
 	AUTO_JS struct js *shown = NULL;
 	struct js *after = NULL;
-	enum err_code rc = core_gate(c, gate, &shown, e);
+	enum err_code rc = core_gate(c, THE_SERVER, gate, &shown, e);
 	if (!rc && !str_eq(js_str(shown, "task"), task))
 		rc = error_set(e, ERR_NOT_FOUND, "gate %s is of another task", gate);
 	if (rc)
@@ -457,7 +440,7 @@ static enum err_code take_gate_file(struct core *c, const char *gate, const char
 	*ret_secret = decision_is_secret(js_get(shown, "data"));
 	rc = gatefile_parse(file->text, file->len, &body, e);
 	if (!rc)
-		rc = core_decide(c, who, gate, body, &after, e);
+		rc = core_decide(c, (struct caller){ .who = who, .project = PROJECT_ANY }, gate, body, &after, e);
 	js_free(after);
 	return rc;
 }
@@ -489,7 +472,7 @@ static enum inbox_fate take_file(void *ctx, const struct inbox_file *file)
 			return INBOX_LEAVE; /* a message has no end that one could see */
 		js_set(body, "text", js_string_n(file->text, file->len));
 		js_set_bool(body, "queue", true);
-		rc = core_message(i->core, who, i->task, NULL, body, &task, &e);
+		rc = core_message(i->core, (struct caller){ .who = who, .project = PROJECT_ANY }, i->task, NULL, body, &task, &e);
 		js_free(task);
 	} else if (gatefile_inbox_gate(file->name, gate, sizeof(gate))) {
 		rc = take_gate_file(i->core, gate, i->task, file, who, &secret, &e);
@@ -515,10 +498,12 @@ void gates_tick(struct core *c)
 {
 	sweep(c, "SELECT g.id FROM gates g JOIN tasks t ON t.id=g.task WHERE g.state='blocked' AND g.deadline_at IS NOT NULL"
 		" AND ((g.boot=?1 AND g.deadline_mono<?2) OR (g.boot<>?1 AND g.deadline_at<?3))"
-		" AND NOT EXISTS(SELECT 1 FROM runs r WHERE r.task=g.task AND r.phase NOT IN ('succeeded','failed','canceled','timed_out','lost')) LIMIT 64",
+		" AND NOT EXISTS(SELECT 1 FROM runs r WHERE r.task=g.task AND " SQL_LIVE("r.phase") ") LIMIT 64",
 		SWEEP_MAX, NULL, expire_gate);
-	/* A message to a task that is over begins its next turn; of those only the newest are looked after. */
-	sweep(c, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND run_n>0 AND id>?1"
+	/* A message to a task that is over begins its next turn; of those only the newest are looked after.  The phases are spelled out (what waits
+	 * between two attempts is looked at when it runs again), so that a long queue and a long history cost nothing. */
+	sweep(c, "SELECT id FROM tasks WHERE " SQL_LIVE("phase") " AND id>?1"
+		" AND phase IN ('claimed','fetching','preparing','setup','running','waiting_human','collecting') AND run_n>0"
 		" UNION SELECT id FROM (SELECT id, run_n FROM tasks ORDER BY id DESC LIMIT 64) WHERE run_n>0 AND id>?1 ORDER BY id", INBOXES_MAX, c->inboxes_after,
 		look_into_inbox);
 	if (c->gate_ticks++ % ADOPT_EVERY_TICKS == 0)

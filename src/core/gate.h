@@ -15,7 +15,7 @@ struct core;
 
 struct gate_row {
 	char id[ID_SIZE];
-	char *task, *run, *request, *kind, *state, *actor, *name, *boot; /* request NULL: the agent asked with its last words; name: the task's */
+	char *task, *run, *request, *kind, *state, *actor, *name, *boot, *project; /* request NULL: the agent asked with its last words; name: the task's */
 	struct js *data, *decision;
 	int64_t turn, created_at, settled_at, delivered_at, deadline_at, deadline_mono;
 };
@@ -23,7 +23,8 @@ void gate_row_release(struct gate_row *g);
 #define AUTO_GATE __attribute__((cleanup(gate_row_release)))
 
 MUST_USE enum err_code gate_load(struct db_conn *c, const char *id, struct gate_row *ret, struct error *e);
-/* From a runner's gate.blocked, or from a final answer. `data` has gate, kind, request?, deadline_at?; one that is there already is left as it is. */
+MUST_USE enum err_code gate_find(struct db_conn *c, const char *project, const char *id, struct gate_row *ret, struct error *e); /* for people, like task_find */
+/* From a runner's gate.blocked, or from a final answer. `data` has gate, kind, request?, deadline_at?, deadline_clock?; one that is there already is left as it is. */
 MUST_USE enum err_code gate_open(struct db_conn *c, const struct run_row *r, const struct js *data, int64_t at, struct outbox *out, struct error *e);
 /* `decision` {id, decision, ..., actor, at} has won gates/<id>.decision. Tells the live run, or lets the task go on. Settled already: nothing. */
 MUST_USE enum err_code gate_settle(struct db_conn *c, const char *id, const struct js *decision, struct outbox *out, struct error *e);
@@ -35,7 +36,8 @@ MUST_USE enum err_code gate_count(struct db_conn *c, const struct run_row *r, in
 /* Settled requests of this turn, and of those before it what was not delivered, for the next attempt's spec: [{gate, kind, data, decision}]; sealed
  * answers stay sealed.  What ended a turn (an abort that was heard, a time that was up) is not among them: who begins the turn anew is asked again. */
 MUST_USE enum err_code gate_decided(struct db_conn *c, const char *task, int64_t turn, struct js **ret, struct error *e);
-/* Open gates of a task whose questions nobody will be asked any more. */
+/* Open gates of a task whose questions nobody will be asked any more: their files are linked here, in the transaction, since whoever links first has
+ * settled it (what was linked before and not committed counts).  A task that ends with open gates is a person's matter: it may cost two syncs a gate. */
 MUST_USE enum err_code gate_cancel_open(struct db_conn *c, const char *task, const char *actor, struct outbox *out, struct error *e);
 MUST_USE enum err_code task_has_live_run(struct db_conn *c, const struct task_row *t, bool *ret, struct error *e);
 /* A numbered command for a run's runner; the caller wakes it (hub topic "commands:<task>") after the commit. */
@@ -47,8 +49,12 @@ struct js *gate_decision_shown(const struct js *data, const struct js *decision)
 struct gate_list { struct gate_row *rows; size_t n; };
 void gate_list_release(struct gate_list *l);
 MUST_USE enum err_code gate_list_open(struct db_conn *c, const char *task, struct gate_list *ret, struct error *e);
-/* {id, gate, decision..., actor, at} from a checked decision. */
-struct js *gate_decision_make(const char *gate, const struct js *checked, const char *actor);
+/* gate_record.c: gates in their task's directory.  *ret_winner: the decision that counts, to be freed: `decision`, or what was linked before it. */
+MUST_USE enum err_code gate_settle_file(struct core *c, const char *task, const char *gate, const struct js *decision, struct js **ret_winner, struct error *e);
+/* The same for the end of a task, which nothing may hold up: where nothing can be written it is `decision`, and the record is completed later. */
+struct js *gate_link(struct core *c, const struct gate_row *g, const struct js *decision);
+void gate_record_open(struct core *c, const char *task_dir, const struct gate_list *open); /* the questions that lack their file: those of last words */
+void gate_record_settled(struct core *c, const char *task); /* decisions that lack theirs */
 /* gate_secrets.c: answers to secret questions, sealed in place and opened again. */
 MUST_USE enum err_code gate_seal(struct core *c, const struct js *data, struct js *decision, struct error *e);
 MUST_USE enum err_code gate_reveal(struct core *c, const struct js *data, struct js *decision, struct error *e);

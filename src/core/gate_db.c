@@ -14,7 +14,7 @@
 
 void gate_row_release(struct gate_row *g)
 {
-	char *owned[] = { g->task, g->run, g->request, g->kind, g->state, g->actor, g->name, g->boot };
+	char *owned[] = { g->task, g->run, g->request, g->kind, g->state, g->actor, g->name, g->boot, g->project };
 	for (size_t i = 0; i < ARRAY_SIZE(owned); i++)
 		free(owned[i]);
 	js_free(g->data);
@@ -28,7 +28,7 @@ enum err_code gate_load(struct db_conn *c, const char *id, struct gate_row *ret,
 	bool row = false;
 	enum err_code rc = db_prepare(c,
 		"SELECT g.id, g.task, g.run, g.request, g.kind, g.state, g.actor, t.name, g.boot, g.data, g.decision, g.turn, g.created_at, g.settled_at,"
-		" g.delivered_at, g.deadline_at, g.deadline_mono FROM gates g JOIN tasks t ON t.id=g.task WHERE g.id=?1", &s, e);
+		" g.delivered_at, g.deadline_at, g.deadline_mono, t.project FROM gates g JOIN tasks t ON t.id=g.task WHERE g.id=?1", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, id);
@@ -39,11 +39,20 @@ enum err_code gate_load(struct db_conn *c, const char *id, struct gate_row *ret,
 		*ret = (struct gate_row){ .task = mem_strdup(db_text(s, 1)), .run = mem_strdup(db_text(s, 2)), .request = mem_strdup(db_text(s, 3)),
 			.kind = mem_strdup(db_text(s, 4)), .state = mem_strdup(db_text(s, 5)), .actor = mem_strdup(db_text(s, 6)), .name = mem_strdup(db_text(s, 7)),
 			.boot = mem_strdup(db_text(s, 8)), .data = column_js(s, 9), .decision = column_js(s, 10), .turn = db_int(s, 11), .created_at = db_int(s, 12),
-			.settled_at = db_int(s, 13), .delivered_at = db_int(s, 14), .deadline_at = db_int(s, 15), .deadline_mono = db_int(s, 16) };
+			.settled_at = db_int(s, 13), .delivered_at = db_int(s, 14), .deadline_at = db_int(s, 15), .deadline_mono = db_int(s, 16), .project = mem_strdup(db_text(s, 17)) };
 		snprintf(ret->id, sizeof(ret->id), "%s", db_text(s, 0));
 	}
 	db_done(s);
 	return rc;
+}
+
+enum err_code gate_find(struct db_conn *c, const char *project, const char *id, struct gate_row *ret, struct error *e)
+{
+	enum err_code rc = gate_load(c, id, ret, e);
+	if (rc || project_has(project, ret->project))
+		return rc;
+	gate_row_release(ret);
+	return error_set(e, ERR_NOT_FOUND, "no gate '%.80s'", id);
 }
 
 enum err_code gate_count(struct db_conn *c, const struct run_row *r, int64_t *ret_blocked, int64_t *ret_undelivered, struct error *e)
@@ -74,6 +83,15 @@ enum err_code command_add(struct db_conn *c, const char *run, const char *kind, 
 		"sssis", run, kind, text, clock_wall_ms(), actor);
 }
 
+/* The deadline on this boot's clock: as the runner knows it (it says so for us alone), which no jump of the wall clock moves. */
+static int64_t deadline_mono(const struct js *data, int64_t deadline)
+{
+	const struct js *known = js_get(data, "deadline_clock");
+	if (str_eq(js_str(known, "boot"), clock_boot_id()))
+		return js_i64(known, "mono", 0);
+	return clock_mono_ms() + (deadline - clock_wall_ms());
+}
+
 enum err_code gate_open(struct db_conn *c, const struct run_row *r, const struct js *data, int64_t at, struct outbox *out, struct error *e)
 {
 	const char *id = js_str_or(data, "gate", ""), *kind = js_str_or(data, "kind", ""), *until = js_str(data, "deadline_at");
@@ -88,13 +106,15 @@ enum err_code gate_open(struct db_conn *c, const struct run_row *r, const struct
 		rc = error_set(e, ERR_INVALID, "gate.blocked: %d gates of the task are open already", OPEN_PER_TASK_MAX);
 	if (rc || there)
 		return rc;
-	AUTO_FREE char *text = js_dump(data);
+	AUTO_JS struct js *asked = js_copy(data);
+	js_del(asked, "deadline_clock");
+	AUTO_FREE char *text = js_dump(asked);
 	rc = db_exec(c, e, "INSERT INTO gates(id,task,run,request,kind,state,data,created_at,turn) VALUES(?1,?2,?3,?4,?5,'blocked',?6,?7,?8)", "ssssssii",
 		id, r->task, r->id, js_str(data, "request"), kind, text, at, r->turn);
 	if (!rc && deadline > 0)
-		rc = db_exec(c, e, "UPDATE gates SET deadline_at=?2, deadline_mono=?3, boot=?4 WHERE id=?1", "siis", id, deadline,
-			clock_mono_ms() + (deadline - clock_wall_ms()), clock_boot_id());
-	return rc ? rc : event_add(c, r->task, "gate.blocked", r->worker, r->n, "runner", at, js_ref(data), out, e);
+		rc = db_exec(c, e, "UPDATE gates SET deadline_at=?2, deadline_mono=?3, boot=?4 WHERE id=?1", "siis", id, deadline, deadline_mono(data, deadline),
+			clock_boot_id());
+	return rc ? rc : event_add(c, r->task, "gate.blocked", r->worker, r->n, "runner", at, js_ref(asked), out, e);
 }
 
 static void hide(struct js *answers, const char *question)
@@ -129,18 +149,31 @@ static enum err_code settled_event(struct db_conn *c, const struct gate_row *g, 
 	return event_add(c, g->task, type, r.worker, r.n, js_str_or(decision, "actor", SERVER_ACTOR), at > 0 ? at : clock_wall_ms(), data, out, e);
 }
 
+/* A gate was closed by its file, and what closed it was killed before its commit: the end of a task that waits is made up for; what an agent has taken
+ * back leaves its task another attempt. */
+static enum err_code closed(struct db_conn *c, const struct task_row *t, const struct js *decision, struct outbox *out, struct error *e)
+{
+	const char *who = js_str_or(decision, "actor", SERVER_ACTOR);
+	struct move end = { .to = PHASE_CANCELED, .reason = "canceled", .actor = who }, again = { .to = PHASE_QUEUED, .actor = who };
+	bool open = false;
+	enum err_code rc = db_has(c, e, &open, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", "s", t->id);
+	return rc || open ? rc : task_move(c, t->id, str_eq(who, "agent") ? &again : &end, out, e);
+}
+
 /* Its run lives: it gets the decision.  Else the task goes on when nothing is open any more. */
 static enum err_code pass_on(struct db_conn *c, const struct gate_row *g, const struct js *decision, struct outbox *out, struct error *e)
 {
 	AUTO_TASK struct task_row t = { 0 };
-	bool live = false;
+	bool live = false, canceled = str_eq(js_str(decision, "decision"), "cancel");
 	enum err_code rc = task_load(c, g->task, &t, e);
 	if (!rc)
 		rc = task_has_live_run(c, &t, &live, e);
-	if (rc || str_eq(js_str(decision, "decision"), "cancel"))
+	if (rc || (live && canceled))
 		return rc;
+	if (!live && t.phase != PHASE_WAITING_HUMAN)
+		return ERR_OK;
 	if (!live)
-		return t.phase == PHASE_WAITING_HUMAN ? talk_go_on(c, &t, g, decision, out, e) : ERR_OK;
+		return canceled ? closed(c, &t, decision, out, e) : talk_go_on(c, &t, g, decision, out, e);
 	AUTO_JS struct js *data = js_object();
 	js_set_str(data, "gate", g->id);
 	js_set(data, "decision", js_ref(decision));
@@ -231,21 +264,6 @@ enum err_code gate_list_open(struct db_conn *c, const char *task, struct gate_li
 	return rc;
 }
 
-struct js *gate_decision_make(const char *gate, const struct js *checked, const char *actor)
-{
-	char id[ID_SIZE], at[RFC3339_SIZE];
-	struct js *o = js_object();
-	clock_new_id(id);
-	clock_rfc3339(clock_wall_ms(), at);
-	js_set_str(o, "id", id);
-	js_set_str(o, "gate", gate);
-	AUTO_JS struct js *own = js_copy(checked); /* its answers may be sealed later, theirs not */
-	js_merge(o, own);
-	js_set_str(o, "actor", actor);
-	js_set_str(o, "at", at);
-	return o;
-}
-
 enum err_code gate_cancel_open(struct db_conn *c, const char *task, const char *actor, struct outbox *out, struct error *e)
 {
 	AUTO(gate_list_release) struct gate_list open = { 0 };
@@ -253,8 +271,9 @@ enum err_code gate_cancel_open(struct db_conn *c, const char *task, const char *
 	js_set_str(word, "decision", "cancel");
 	enum err_code rc = gate_list_open(c, task, &open, e);
 	for (size_t i = 0; i < open.n && !rc; i++) {
-		AUTO_JS struct js *decision = gate_decision_make(open.rows[i].id, word, actor);
-		rc = gate_settle_row(c, &open.rows[i], decision, out, e);
+		AUTO_JS struct js *decision = decision_make(open.rows[i].id, word, actor);
+		AUTO_JS struct js *winner = gate_link(out->core, &open.rows[i], decision);
+		rc = gate_settle_row(c, &open.rows[i], winner, out, e);
 	}
 	return rc;
 }

@@ -139,7 +139,7 @@ static enum err_code hidden_op(struct db_conn *conn, void *arg, struct error *e)
 	enum err_code rc = db_prepare(conn, l->task
 		? "SELECT task, data, decision FROM gates WHERE task=?1 AND decision IS NOT NULL AND instr(data, '\"secret\":true') ORDER BY id DESC"
 		: "SELECT g.task, g.data, g.decision FROM tasks t JOIN gates g ON g.task=t.id"
-		  " WHERE t.phase NOT IN ('succeeded','failed','canceled','timed_out','lost') AND g.decision IS NOT NULL AND instr(g.data, '\"secret\":true')"
+		  " WHERE " SQL_LIVE("t.phase") " AND g.decision IS NOT NULL AND instr(g.data, '\"secret\":true')"
 		  " ORDER BY g.id DESC", &s, e);
 	if (rc)
 		return rc;

@@ -3,6 +3,7 @@
  * Three kinds of locks, taken in this order: a topic's `subs_lock` (who is woken), the hub's `lock` (which topics there are), a topic's
  * `ring_lock` (its lines).  A crowd is woken under its own lock only: meanwhile others publish and read. */
 #include "core/hub.h"
+#include "core/caller.h"
 #include "core/core.h"
 #include "core/ring.h"
 #include "base/cleanup.h"
@@ -10,6 +11,7 @@
 #include "base/str.h"
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -41,6 +43,7 @@ struct hub_sub {
 	void (*wake)(void *arg);
 	void *arg;
 	bool reads;
+	char project[PROJECT_SIZE]; /* of HUB_ALL: whose lines; "": nobody's */
 	atomic_bool woken; /* and has not read since */
 	uint64_t live_seen;
 };
@@ -145,10 +148,11 @@ static void reader_begin(struct hub *h, struct topic *t)
 	pthread_mutex_unlock(&t->ring_lock);
 }
 
-static struct hub_sub *subscribe(struct hub *h, const char *task, bool reads, void (*wake)(void *arg), void *arg)
+static struct hub_sub *subscribe(struct hub *h, const char *task, bool reads, const char *project, void (*wake)(void *arg), void *arg)
 {
 	struct hub_sub *s = NEW(struct hub_sub);
 	*s = (struct hub_sub){ .hub = h, .wake = wake, .arg = arg, .reads = reads };
+	snprintf(s->project, sizeof(s->project), "%s", project);
 	pthread_mutex_lock(&h->lock);
 	struct topic *t = topic_find(h, task);
 	if (!t)
@@ -172,12 +176,17 @@ static struct hub_sub *subscribe(struct hub *h, const char *task, bool reads, vo
 
 struct hub_sub *hub_subscribe(struct hub *h, const char *task, void (*wake)(void *arg), void *arg)
 {
-	return subscribe(h, task, true, wake, arg);
+	return subscribe(h, task, true, "", wake, arg);
+}
+
+struct hub_sub *hub_subscribe_all(struct hub *h, const char *project, void (*wake)(void *arg), void *arg)
+{
+	return subscribe(h, HUB_ALL, true, project, wake, arg);
 }
 
 struct hub_sub *hub_watch(struct hub *h, const char *task, void (*wake)(void *arg), void *arg)
 {
-	return subscribe(h, task, false, wake, arg);
+	return subscribe(h, task, false, "", wake, arg);
 }
 
 void hub_unsubscribe(struct hub_sub *s)
@@ -311,21 +320,21 @@ static void wake_now(struct hub *h, struct topic *t)
 
 /* --- publishing */
 
-static void line_put(struct hub *h, struct topic *t, int64_t seq, const char *tag, const char *line)
+static void line_put(struct hub *h, struct topic *t, int64_t seq, const struct hub_mark *mark, const char *line)
 {
 	int64_t left = HUB_BYTES_MAX - atomic_load(&h->bytes);
 	pthread_mutex_lock(&t->ring_lock);
 	if (t->readers)
-		atomic_fetch_add(&h->bytes, ring_put(&t->ring, seq, tag, line, left > 0 ? t->ring.bytes + (size_t)left : 0));
+		atomic_fetch_add(&h->bytes, ring_put(&t->ring, seq, mark, line, left > 0 ? t->ring.bytes + (size_t)left : 0));
 	pthread_mutex_unlock(&t->ring_lock);
 }
 
-static void publish(struct hub *h, const char *task, int64_t seq, const char *tag, const char *line)
+static void publish(struct hub *h, const char *task, int64_t seq, const struct hub_mark *mark, const char *line)
 {
 	pthread_mutex_lock(&h->lock);
 	struct topic *t = topic_find(h, task);
 	if (t) {
-		line_put(h, t, seq, tag, line);
+		line_put(h, t, seq, mark, line);
 		t = wake_readers(h, t);
 	}
 	pthread_mutex_unlock(&h->lock);
@@ -334,7 +343,8 @@ static void publish(struct hub *h, const char *task, int64_t seq, const char *ta
 
 void hub_publish(struct hub *h, const char *task, int64_t seq, const char *line)
 {
-	publish(h, task, seq, "", line);
+	static const struct hub_mark none = { "", "" };
+	publish(h, task, seq, &none, line);
 }
 
 void hub_seed_all(struct hub *h, int64_t n)
@@ -344,29 +354,33 @@ void hub_seed_all(struct hub *h, int64_t n)
 		;
 }
 
-void hub_publish_all(struct hub *h, int64_t n, const char *tag, const char *line)
+void hub_publish_all(struct hub *h, int64_t n, const struct hub_mark *mark, const char *line)
 {
 	hub_seed_all(h, n);
 	if (atomic_load(&h->everything))
-		publish(h, HUB_ALL, n, tag, line);
+		publish(h, HUB_ALL, n, mark, line);
 }
 
-static void live_put(struct topic *t, const char *line)
+/* As in the rings: behind the line's NUL stands whose it is. */
+static void live_put(struct topic *t, const char *project, const char *line)
 {
 	pthread_mutex_lock(&t->ring_lock);
 	char **slot = &t->live[t->live_head % HUB_LIVE_RING];
 	free(*slot);
-	*slot = mem_strdup(line);
+	size_t n = strlen(line) + 1, m = strlen(project) + 1;
+	*slot = mem_alloc(n + m);
+	memcpy(*slot, line, n);
+	memcpy(*slot + n, project, m);
 	t->live_head++;
 	pthread_mutex_unlock(&t->ring_lock);
 }
 
-static void publish_live(struct hub *h, const char *task, const char *line)
+static void publish_live(struct hub *h, const char *project, const char *task, const char *line)
 {
 	pthread_mutex_lock(&h->lock);
 	struct topic *t = topic_find(h, task);
 	if (t && t->readers) {
-		live_put(t, line);
+		live_put(t, project, line);
 		t = wake_readers(h, t);
 	} else {
 		t = NULL;
@@ -375,11 +389,11 @@ static void publish_live(struct hub *h, const char *task, const char *line)
 	wake_now(h, t);
 }
 
-void hub_publish_live(struct hub *h, const char *task, const char *line)
+void hub_publish_live(struct hub *h, const char *project, const char *task, const char *line)
 {
-	publish_live(h, task, line);
+	publish_live(h, project, task, line);
 	if (atomic_load(&h->everything))
-		publish_live(h, HUB_ALL, line);
+		publish_live(h, project, HUB_ALL, line);
 }
 
 void hub_touch(struct hub *h, const char *task)
@@ -430,7 +444,7 @@ int64_t hub_read(struct hub_sub *s, int64_t after, int max, void (*fn)(void *ctx
 	pthread_mutex_lock(&t->ring_lock);
 	*ret_gap = ring_has_gap(&t->ring, after);
 	if (!*ret_gap)
-		after = ring_read(&t->ring, after, max, fn, ctx);
+		after = ring_read(&t->ring, s->project, after, max, fn, ctx);
 	pthread_mutex_unlock(&t->ring_lock);
 	return after;
 }
@@ -443,7 +457,7 @@ int64_t hub_copy(struct hub_sub *s, int64_t after, const struct hub_out *out, si
 	pthread_mutex_lock(&t->ring_lock);
 	*ret_gap = ring_has_gap(&t->ring, after);
 	if (!*ret_gap)
-		after = ring_copy(&t->ring, after, out, ret_bytes, ret_last);
+		after = ring_copy(&t->ring, s->project, after, out, ret_bytes, ret_last);
 	pthread_mutex_unlock(&t->ring_lock);
 	return after;
 }
@@ -454,8 +468,11 @@ void hub_read_live(struct hub_sub *s, void (*fn)(void *ctx, const char *line), v
 	pthread_mutex_lock(&t->ring_lock);
 	if (t->live_head > s->live_seen + HUB_LIVE_RING)
 		s->live_seen = t->live_head - HUB_LIVE_RING;
-	for (; s->live_seen < t->live_head; s->live_seen++)
-		fn(ctx, t->live[s->live_seen % HUB_LIVE_RING]);
+	for (; s->live_seen < t->live_head; s->live_seen++) {
+		const char *line = t->live[s->live_seen % HUB_LIVE_RING];
+		if (!t->ring.all || project_has(s->project, line + strlen(line) + 1))
+			fn(ctx, line);
+	}
 	pthread_mutex_unlock(&t->ring_lock);
 }
 

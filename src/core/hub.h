@@ -20,7 +20,7 @@
 #define HUB_LIVE_RING 64	     /* live lines kept per watched task */
 #define HUB_TICK_MS 1000	     /* how often sleepers look at their own deadlines */
 #define HUB_CROWD 64		     /* subscribers of one task; beyond, they are woken by a thread of the hub's, ... */
-#define HUB_PACE_MS 3		     /* ... at most once in this time, and when most of them have read: several lines then go out in one piece */
+#define HUB_PACE_MS 5		     /* ... at most once in this time, and when most of them have read: several lines then go out in one piece */
 #define HUB_ALL "*"		     /* the topic of every task's lines */
 #define HUB_TAG_SIZE 7
 
@@ -30,19 +30,23 @@ struct hub_sub;
 struct hub *hub_new(void);
 void hub_free(struct hub *h);
 
+/* Of a line of HUB_ALL: the tag (at most HUB_TAG_SIZE - 1 bytes) makes its cursor, "n-tag"; and whose it is. */
+struct hub_mark { const char *tag, *project; };
+
 /* `wake(arg)` is called from any thread when there may be something new or a tick is due; it must be quick and must not call the hub. */
 struct hub_sub *hub_subscribe(struct hub *h, const char *task, void (*wake)(void *arg), void *arg);
+struct hub_sub *hub_subscribe_all(struct hub *h, const char *project, void (*wake)(void *arg), void *arg); /* HUB_ALL, the lines of one project */
 struct hub_sub *hub_watch(struct hub *h, const char *task, void (*wake)(void *arg), void *arg); /* who only wants to be woken: no lines are kept for it */
 void hub_unsubscribe(struct hub_sub *s); /* after it returns wake is not called any more */
 void hub_publish(struct hub *h, const char *task, int64_t seq, const char *line);
-void hub_publish_live(struct hub *h, const char *task, const char *line);
-/* For the readers of HUB_ALL: the n-th line of all, committed under that number.  The tag (at most HUB_TAG_SIZE - 1 bytes) makes its cursor: "n-tag". */
-void hub_publish_all(struct hub *h, int64_t n, const char *tag, const char *line);
+void hub_publish_live(struct hub *h, const char *project, const char *task, const char *line);
+/* For the readers of HUB_ALL: the n-th line of all, committed under that number. */
+void hub_publish_all(struct hub *h, int64_t n, const struct hub_mark *mark, const char *line);
 void hub_seed_all(struct hub *h, int64_t n); /* the number of the last line before the first that is published */
 void hub_touch(struct hub *h, const char *task); /* wake the readers: state has changed */
 void hub_tick(struct hub *h);			 /* wakes all; called every HUB_TICK_MS */
 /* Calls fn for ring lines with seq > after, in order, at most `max`; *ret_gap is true when the ring does not reach back to after+1.
- * Returns the last seq given (or `after`). */
+ * Returns the last seq given (or `after`).  A line of another project than the subscriber's (HUB_ALL) is given as NULL: it has its number. */
 int64_t hub_read(struct hub_sub *s, int64_t after, int max, void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx, bool *ret_gap);
 /* The same as they go out, for SSE or as JSON lines, made once for all subscribers: whole ones that fit into buf; when not even the first does, it is
  * appended to `rest` and *ret_bytes is 0.  *ret_last: the task's last event is among them (kept as it was when there are none). */

@@ -83,6 +83,7 @@ static enum err_code refuse_other(const struct idem *i, struct error *e)
 static enum err_code before_op(struct db_conn *c, void *arg, struct error *e)
 {
 	struct idem *i = arg;
+	i->lost_race = false;
 	enum err_code rc = look_op(c, i, e);
 	if (rc || !i->found)
 		return rc;
@@ -135,12 +136,13 @@ enum err_code idem_begin(struct core *c, const struct idem_request *q, struct id
 		return rc;
 	struct idem *i = NEW(struct idem);
 	i->core = c;
-	i->who = mem_strdup(q->who);
+	/* A token's name may be given again, to another project's. */
+	i->who = str_eq(q->by.project, PROJECT_DEFAULT) ? mem_strdup(q->by.who) : mem_printf("%s@%s", q->by.who, q->by.project);
 	i->key = mem_strdup(q->key);
 	i->task = mem_strdup(q->task);
 	i->status = q->status;
 	i->makes_task = q->makes_task;
-	i->rider = (struct db_rider){ before_op, after_op, i };
+	i->rider = (struct db_rider){ before_op, after_op, i, true };
 	hash_request(q, i->request);
 	rc = db_read(c->db, look_op, i, e);
 	if (!rc && i->found && i->other)
@@ -202,7 +204,7 @@ static enum err_code reply_born(struct idem *i, char **ret, struct error *e)
 static enum err_code reply_from_task(struct idem *i, char **ret, struct error *e)
 {
 	AUTO_JS struct js *task = NULL;
-	enum err_code rc = core_task(i->core, i->task, NULL, &task, e);
+	enum err_code rc = core_task(i->core, THE_SERVER, i->task, NULL, &task, e);
 	if (!rc)
 		*ret = js_dump(task);
 	return rc;

@@ -14,7 +14,8 @@
 
 struct idem;
 struct idem_request {
-	const char *who, *key, *method, *path;
+	struct caller by;
+	const char *key, *method, *path;
 	const void *body;
 	size_t len;
 	const char *task; /* the task that it is about, or NULL */

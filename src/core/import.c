@@ -4,15 +4,20 @@
  * Gates come back from the log (gate.blocked opens, gate.approved and its like settle) and from gates/<id>.decision, which has sealed answers
  * whole.  A task with open gates is not ended: as after any other death of a run the question stands, so it waits (reason record_lost), and
  * the answer begins an attempt that is told it.  Its last run counts as lost and keeps the workspace until its runner is seen to be gone.  A decision
- * that was linked and not yet in the log is found by the next tick.  Gates that an ended task left open are canceled. */
+ * that was linked and not yet in the log is found by the next tick.  Gates that an ended task left open are canceled.
+ *
+ * So do messages and the plan: words that no turn and no running agent has got are the next turn, at once or (while a question stands) after it. */
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/yaml.h"
+#include "core/gate.h"
 #include "core/gatefile.h"
 #include "core/inside.h"
+#include "core/talk.h"
+#include "core/todos.h"
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +36,8 @@ struct import {
 	int64_t turn, *run_turns; /* the one of the log's last run, of each run */
 	enum phase run_phase;	  /* how the last run ended */
 	bool waits;		  /* gates are open */
+	bool says;		  /* people's messages are not yet told */
+	struct js *todos;
 	struct outbox out;
 };
 
@@ -103,12 +110,51 @@ static enum err_code import_gate(struct db_conn *conn, struct import *i, const s
 	return ERR_OK;
 }
 
-static enum err_code close_gates(struct db_conn *conn, struct import *i, struct error *e)
+/* What an unfinished task has to go on with. */
+static enum err_code look_for_rest(struct db_conn *conn, struct import *i, struct error *e)
 {
 	if (phase_is_terminal(i->task.phase))
-		return db_exec(conn, e, "UPDATE gates SET state='canceled', settled_at=?2, actor=?3 WHERE task=?1 AND state='blocked'", "sis", i->id, i->task.completed_at,
-			SERVER_ACTOR);
-	return db_has(conn, e, &i->waits, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", "s", i->id);
+		return ERR_OK;
+	enum err_code rc = db_has(conn, e, &i->waits, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", "s", i->id);
+	return rc ? rc : db_has(conn, e, &i->says, "SELECT 1 FROM messages WHERE task=?1 AND delivered=0 LIMIT 1", "s", i->id);
+}
+
+/* ---- messages */
+
+static enum err_code message_put(struct db_conn *conn, const struct import *i, const struct js *said, const char *text, const char *actor, int64_t at,
+	bool delivered, struct error *e)
+{
+	return db_exec(conn, e, "INSERT INTO messages(task,n,text,actor,created_at,delivered,id) VALUES(?1,?2,?3,?4,?5,?6,?7)"
+		" ON CONFLICT DO UPDATE SET delivered=MAX(delivered,excluded.delivered)", "sissiis", i->id, js_i64(said, "message", 0), js_str_or(said, "text", text), actor,
+		at, (int64_t)delivered, js_str(said, "id"));
+}
+
+/* A turn tells the messages that it is made of; in logs of an older release it has their words. */
+static enum err_code import_turn(struct db_conn *conn, struct import *i, const struct js *data, const char *actor, int64_t at, struct error *e)
+{
+	const struct js *messages = js_get(data, "messages");
+	const char *text = js_str_or(data, "text", "");
+	enum err_code rc = ERR_OK;
+	free(i->task.turn_prompt);
+	i->task.turn_prompt = mem_strdup(text);
+	if (!messages)
+		return db_exec(conn, e, "UPDATE messages SET delivered=1 WHERE task=?1 AND instr(?2,text)>0", "ss", i->id, text);
+	for (size_t n = 0; n < js_len(messages) && !rc; n++)
+		rc = message_put(conn, i, js_at(messages, n), text, actor, at, true, e);
+	return rc;
+}
+
+static enum err_code import_said(struct db_conn *conn, struct import *i, const struct js *event, const char *type, int64_t at, struct error *e)
+{
+	const struct js *data = js_get(event, "data");
+	const char *actor = js_str_or(event, "actor", "imported");
+	if (str_eq(type, "task.turn"))
+		return import_turn(conn, i, data, actor, at, e);
+	if (str_eq(type, "message.queued") || str_eq(type, "message.sent"))
+		return message_put(conn, i, data, "", actor, at, false, e);
+	if (str_eq(type, "message.steered"))
+		return db_exec(conn, e, "UPDATE messages SET delivered=1 WHERE task=?1 AND n=?2", "si", i->id, js_i64(data, "message", 0));
+	return ERR_OK;
 }
 
 /* ---- the log */
@@ -150,6 +196,8 @@ static enum err_code import_line(struct db_conn *conn, struct import *i, const s
 		js_free(i->task.result);
 		i->task.result = js_ref(js_get(data, "result"));
 	}
+	if (str_starts(type, "todo."))
+		todos_apply(i->todos, js_str_or(event, "worker", "main"), type, data, at);
 	take_turn(i, event, type);
 	if (str_eq(type, "run.phase") || str_eq(type, "task.retried") || str_eq(type, "task.turn"))
 		i->task.phase = i->run_phase = PHASE_RUNNING;
@@ -164,7 +212,7 @@ static enum err_code import_line(struct db_conn *conn, struct import *i, const s
 		i->task.error = mem_strdup(js_str(data, "error"));
 	}
 	int64_t n = 0;
-	enum err_code rc = str_starts(type, "gate.") ? import_gate(conn, i, event, type + strlen("gate."), at, e) : ERR_OK;
+	enum err_code rc = str_starts(type, "gate.") ? import_gate(conn, i, event, type + strlen("gate."), at, e) : import_said(conn, i, event, type, at, e);
 	return rc ? rc : event_put(conn, i->id, i->task.last_seq, at, type, line, &n, e);
 }
 
@@ -187,7 +235,7 @@ static enum err_code insert_runs(struct db_conn *conn, struct import *i, struct 
 	enum err_code rc = ERR_OK;
 	for (int64_t n = 1; n <= i->task.run_n && !rc; n++) {
 		AUTO_FREE char *run = mem_printf("%s.main.%lld", i->id, (long long)n);
-		bool last = n == i->task.run_n, held = last && i->waits;
+		bool last = n == i->task.run_n, held = last && (i->waits || i->says);
 		enum phase p = last && phase_is_terminal(i->run_phase) ? i->run_phase : PHASE_LOST;
 		rc = db_exec(conn, e,
 			"INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at,ended_at,released,reason)"
@@ -201,6 +249,7 @@ static enum err_code insert_task(struct db_conn *conn, struct import *i, struct 
 {
 	struct task_row *t = &i->task;
 	AUTO_FREE char *result = t->result ? js_dump(t->result) : NULL;
+	AUTO_FREE char *todos = js_dump(i->todos);
 	enum phase was = t->phase;
 	t->phase = phase_is_terminal(was) ? was : PHASE_RUNNING;
 	struct task_birth birth = { .row = t, .spec = js_dump(t->spec), .labels = js_dump(t->labels), .line = mem_strdup(i->first_line) };
@@ -212,15 +261,17 @@ static enum err_code insert_task(struct db_conn *conn, struct import *i, struct 
 	}
 	task_birth_release(&birth);
 	if (!rc)
-		rc = db_exec(conn, e, "UPDATE tasks SET last_seq=?2, run_n=?3, completed_at=?4, reason=?5, error=?6, result=?7, started_at=?8, turn=?9, generation=2 WHERE id=?1",
-			"siiisssii", t->id, t->last_seq, t->run_n, t->completed_at, t->reason, t->error, result, t->created_at, i->turn);
+		rc = db_exec(conn, e, "UPDATE tasks SET last_seq=?2, run_n=?3, completed_at=?4, reason=?5, error=?6, result=?7, started_at=?8, turn=?9, turn_prompt=?10, todos=?11,"
+			" generation=2 WHERE id=?1",
+			"siiisssiiss", t->id, t->last_seq, t->run_n, t->completed_at, t->reason, t->error, result, t->created_at, i->turn, t->turn_prompt, todos);
 	if (!rc)
 		rc = event_add(conn, t->id, "task.imported", NULL, 0, SERVER_ACTOR, clock_wall_ms(), NULL, &i->out, e);
 	if (rc || phase_is_terminal(t->phase))
-		return rc;
+		return rc ? rc : gate_cancel_open(conn, t->id, SERVER_ACTOR, &i->out, e);
 	struct move m = { .to = i->waits ? PHASE_WAITING_HUMAN : PHASE_LOST, .reason = "record_lost", .error = i->waits ? "the database was lost; what it asks stands" :
 		"the database was lost while the task was under way", .actor = SERVER_ACTOR };
-	return task_move(conn, t->id, &m, &i->out, e);
+	rc = task_move(conn, t->id, &m, &i->out, e);
+	return rc || i->waits || !i->says ? rc : talk_next_turn(conn, t->id, &i->out, e);
 }
 
 static enum err_code import_op(struct db_conn *conn, void *arg, struct error *e)
@@ -230,7 +281,7 @@ static enum err_code import_op(struct db_conn *conn, void *arg, struct error *e)
 	if (!rc && i->task.last_seq == 0)
 		rc = error_set(e, ERR_INVALID, "events.jsonl has no whole line");
 	if (!rc)
-		rc = close_gates(conn, i, e);
+		rc = look_for_rest(conn, i, e);
 	if (!rc)
 		rc = insert_runs(conn, i, e);
 	return rc ? rc : insert_task(conn, i, e);
@@ -258,6 +309,7 @@ static enum err_code load(struct import *i, const char *dir, struct error *e)
 	t->repo = mem_strdup(js_str_or(i->spec, "repo", "imported"));
 	t->session_id = mem_strdup(js_str_or(i->spec, "session_id", i->id));
 	t->labels = js_object();
+	i->todos = js_object();
 	t->phase = i->run_phase = PHASE_RUNNING;
 	i->turn = 1;
 	i->run_turns = mem_alloc((size_t)(t->run_n + 1) * sizeof(*i->run_turns));
@@ -268,7 +320,7 @@ static enum err_code load(struct import *i, const char *dir, struct error *e)
 
 enum err_code import_task(struct core *c, const char *id, struct error *e)
 {
-	struct import i = { .id = id, .log = STRBUF_LIMIT(IMPORT_LOG_MAX) };
+	struct import i = { .id = id, .log = STRBUF_LIMIT(IMPORT_LOG_MAX), .out.core = c };
 	AUTO_FREE char *dir = core_task_dir(c, id);
 	i.dir = dir;
 	enum err_code rc = load(&i, dir, e);
@@ -276,12 +328,13 @@ enum err_code import_task(struct core *c, const char *id, struct error *e)
 		rc = db_write(c->db, import_op, &i, e);
 	if (!rc)
 		core_publish(c, &i.out);
-	if (!rc && i.waits)
+	if (!rc && (i.waits || i.says))
 		rc = reaper_adopt_all(c, e); /* its runner, if it still lives, is watched until it has gone */
 	free(i.run_turns);
 	outbox_release(&i.out);
 	strbuf_release(&i.log);
 	js_free(i.spec);
+	js_free(i.todos);
 	task_row_release(&i.task);
 	return rc;
 }

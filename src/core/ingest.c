@@ -33,7 +33,7 @@ struct batch {
 	int64_t epoch, acked;
 	bool ended;
 	struct outbox out;
-	char task[ID_SIZE];
+	char task[ID_SIZE], project[PROJECT_SIZE];
 };
 
 static bool token_fits(const char *token, const char *hash_hex)
@@ -307,6 +307,7 @@ static enum err_code batch_op(struct db_conn *c, void *arg, struct error *e)
 	if (rc)
 		return rc;
 	snprintf(b->task, sizeof(b->task), "%s", r.task);
+	snprintf(b->project, sizeof(b->project), "%s", r.project);
 	rc = take_events(c, b, &r, e);
 	if (!rc && b->beat && !b->ended && !phase_is_terminal(r.phase))
 		rc = take_beat(c, &r, b->beat, e);
@@ -352,14 +353,14 @@ static enum err_code take_batch(struct core *c, struct batch *b, struct error *e
 	return rc;
 }
 
-static void publish_live(struct core *c, const char *task, const struct js *live)
+static void publish_live(struct core *c, const char *project, const char *task, const struct js *live)
 {
 	for (size_t i = 0; i < js_len(live); i++) {
 		AUTO_JS struct js *o = js_copy(js_at(live, i));
 		js_set_bool(o, "live", true);
 		js_set_str(o, "task", task);
 		AUTO_FREE char *text = js_dump(o);
-		hub_publish_live(c->hub, task, text);
+		hub_publish_live(c->hub, project, task, text);
 	}
 }
 
@@ -371,14 +372,14 @@ enum err_code core_ingest(struct core *c, const char *run_id, const char *token,
 	if (js_len(js_get(body, "events")) > RUNNER_BATCH_MAX)
 		return error_set(e, ERR_LIMIT, "a batch of more than %d events", RUNNER_BATCH_MAX);
 	struct batch b = { .core = c, .run_id = run_id, .events = js_get(body, "events"), .beat = js_get(body, "beat"), .token = token,
-		.epoch = js_i64(body, "epoch", -1) };
+		.epoch = js_i64(body, "epoch", -1), .out.core = c };
 	enum err_code rc = take_batch(c, &b, e);
 	if (rc)
 		return rc;
 	reaper_beat(c, run_id);
 	if (b.beat && c->root) /* the heartbeat file in a repository is ours to write then */
 		taskdir_dirty(c, b.task);
-	publish_live(c, b.task, js_get(body, "live"));
+	publish_live(c, b.project, b.task, js_get(body, "live"));
 	*ret = js_object();
 	js_set_int(*ret, "acked", b.acked);
 	return ERR_OK;
@@ -472,7 +473,7 @@ static enum err_code take_lines(struct core *c, const struct run_row *r, const c
 	const char *newline;
 	enum err_code rc = ERR_OK;
 	while (!rc && !*ret_ended && *at) {
-		struct batch b = { .core = c, .run_id = r->id, .from_disk = true };
+		struct batch b = { .core = c, .run_id = r->id, .from_disk = true, .out.core = c };
 		AUTO_JS struct js *events = js_array();
 		while (js_len(events) < RUNNER_BATCH_MAX && (newline = strchr(at, '\n'))) {
 			struct js *line = js_parse(at, (size_t)(newline - at), NULL);
@@ -561,7 +562,7 @@ static enum err_code lost_op(struct db_conn *conn, void *arg, struct error *e)
 enum err_code ingest_lost(struct core *c, const char *run_id, const char *reason, const char *text, struct error *e)
 {
 	AUTO_FREE char *copy = mem_strdup(text); /* text may be e's own */
-	struct lost l = { .run_id = run_id, .reason = reason, .text = copy };
+	struct lost l = { .run_id = run_id, .reason = reason, .text = copy, .out.core = c };
 	enum err_code rc = db_write(c->db, lost_op, &l, e);
 	if (!rc) {
 		atomic_fetch_add(&c->lost, l.out.count ? 1 : 0);

@@ -13,6 +13,7 @@
 #define SCHED_TICK_MS 1000
 #define BEAT_INTERVAL_MS 10000
 #define SERVER_ACTOR "signalbox"
+#define THE_SERVER ((struct caller){ SERVER_ACTOR, PROJECT_ANY, true }) /* asks itself */
 #define TASK_DELETED ".deleted" /* in a task's directory before its rows go: what is left of it is no record to import */
 
 struct reaper;
@@ -144,6 +145,7 @@ MUST_USE enum err_code ingest_lost(struct core *c, const char *run_id, const cha
 MUST_USE enum err_code taskdir_start(struct core *c, struct error *e);
 void taskdir_stop(struct core *c);
 void taskdir_dirty(struct core *c, const char *task_id);
+void taskdir_dirty_ended(struct core *c, const char *task_id); /* goes first */
 void taskdir_end_run(struct core *c, const struct task_row *t, const struct run_row *r); /* its heartbeat file, if its runner could not end it */
 void taskdir_dirty_whole(struct core *c, const char *task_id); /* its files may be behind its log */
 bool taskdir_is_whole(const char *dir, int64_t completed_at); /* an ended task's files were written after its end */
@@ -174,6 +176,7 @@ void gateway_ctl_reload(struct core *c); /* the configuration may have changed: 
 bool gateway_ctl_has_key(struct core *c, const char *provider);
 /* These texts are cut out of the record of the task's model traffic from now on. Another gateway is told them at its start. */
 MUST_USE enum err_code gateway_ctl_hide(struct core *c, const char *task, const struct js *texts, struct error *e);
+int gateway_ctl_users_fd(struct core *c); /* while anybody has it open, the gateway goes on; each runner gets it */
 char *gateway_ctl_dir(struct core *c); /* the directory that sandboxes see */
 MUST_USE enum err_code gateway_ctl_token(struct core *c, const char *run_id, const struct js *spec, char **ret, struct error *e);
 

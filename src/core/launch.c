@@ -33,6 +33,7 @@
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
 #define RUNNER_CREDENTIAL_FD 5
+#define RUNNER_GATEWAY_FD 6
 
 char *launch_run_dir(struct core *c, const char *task, const char *worker, int64_t n)
 {
@@ -416,11 +417,13 @@ static enum err_code spawn(struct core *c, const struct paths *p, int lock_fd, i
 	spec.fds[0].to = RUNNER_LOCK_FD;
 	spec.fds[1].from = secrets_fd;
 	spec.fds[1].to = RUNNER_SECRETS_FD;
-	spec.fd_count = 2;
+	spec.fds[2].from = gateway_ctl_users_fd(c);
+	spec.fds[2].to = RUNNER_GATEWAY_FD;
+	spec.fd_count = 3;
 	if (p->credential_fd >= 0) {
-		spec.fds[2].from = p->credential_fd;
-		spec.fds[2].to = RUNNER_CREDENTIAL_FD;
-		spec.fd_count = 3;
+		spec.fds[3].from = p->credential_fd;
+		spec.fds[3].to = RUNNER_CREDENTIAL_FD;
+		spec.fd_count = 4;
 	}
 	rc = proc_start(&spec, ret, e);
 	for (char **v = env; *v; v++)

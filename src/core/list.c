@@ -1,6 +1,8 @@
 /* Lists of tasks, newest first, a page at a time.  The strongest filter gives the candidates by its index (a name, words, a label, states, a
  * repository), the others are looked up row by row.  A page ends when it is full, when it is large, or when enough rows were looked at: its cursor
- * goes on from there, so no list costs more than a page. */
+ * goes on from there, so no list costs more than a page.
+ * The tasks of a project other than the default one have an index of their own; there the other filters look at them row by row, so that no cursor
+ * names a task of somebody else. */
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -12,21 +14,21 @@
 
 #define LIST_SCAN_MAX 10000		  /* candidates looked at for one page */
 #define LIST_BYTES_MAX ((size_t)8 << 20)  /* of one page, about */
-#define TERMINAL_PHASES "('succeeded','failed','canceled','timed_out','lost')"
 #define NEWEST_ID "~" /* sorts behind every id */
 
-enum source { SOURCE_ALL, SOURCE_NAME, SOURCE_TEXT, SOURCE_LABEL, SOURCE_STATE, SOURCE_REPO };
+enum source { SOURCE_ALL, SOURCE_NAME, SOURCE_TEXT, SOURCE_LABEL, SOURCE_STATE, SOURCE_REPO, SOURCE_PROJECT };
 
-/* Each gives (task, place in the order) with a place below ?1, in falling order. */
+/* Each gives (task, place in the order) of the project ?4 with a place below ?1, in falling order. */
 static const char *const source_sql[] = {
-	[SOURCE_ALL] = "SELECT id, 0 FROM tasks WHERE id<?1 ORDER BY id DESC",
-	[SOURCE_NAME] = "SELECT id, 0 FROM tasks WHERE name=?2 AND id<?1 ORDER BY id DESC",
-	[SOURCE_TEXT] = "SELECT s.task, s.n FROM search JOIN search_tasks AS s ON s.n=search.rowid WHERE search MATCH ?2 AND search.rowid<?1 ORDER BY search.rowid DESC",
-	[SOURCE_LABEL] = "SELECT task, 0 FROM task_labels WHERE key=?2 AND value=?3 AND task<?1 ORDER BY task DESC",
-	[SOURCE_STATE] = "SELECT id, 0 FROM tasks WHERE phase=?2 AND phase NOT IN " TERMINAL_PHASES " AND id<?1 ORDER BY id DESC",
-	[SOURCE_REPO] = "SELECT id, 0 FROM tasks WHERE repo=?2 AND id<?1 ORDER BY id DESC",
+	[SOURCE_ALL] = "SELECT id, 0 FROM tasks WHERE id<?1 AND project=?4 ORDER BY id DESC",
+	[SOURCE_NAME] = "SELECT id, 0 FROM tasks WHERE name=?2 AND id<?1 AND project=?4 ORDER BY id DESC",
+	[SOURCE_TEXT] = "SELECT s.task, s.n FROM search JOIN search_tasks AS s ON s.n=search.rowid JOIN tasks AS t ON t.id=s.task AND t.project=?4 WHERE search MATCH ?2 AND search.rowid<?1 ORDER BY search.rowid DESC",
+	[SOURCE_LABEL] = "SELECT l.task, 0 FROM task_labels AS l JOIN tasks AS t ON t.id=l.task AND t.project=?4 WHERE l.key=?2 AND l.value=?3 AND l.task<?1 ORDER BY l.task DESC",
+	[SOURCE_STATE] = "SELECT id, 0 FROM tasks WHERE phase=?2 AND " SQL_LIVE("phase") " AND id<?1 AND project=?4 ORDER BY id DESC",
+	[SOURCE_REPO] = "SELECT id, 0 FROM tasks WHERE repo=?2 AND id<?1 AND project=?4 ORDER BY id DESC",
+	[SOURCE_PROJECT] = "SELECT id, 0 FROM tasks WHERE project=?4 AND project<>'" PROJECT_DEFAULT "' AND id<?1 ORDER BY id DESC",
 };
-static const char over_sql[] = "SELECT id, 0 FROM tasks WHERE phase=?2 AND phase IN " TERMINAL_PHASES " AND id<?1 ORDER BY id DESC";
+static const char over_sql[] = "SELECT id, 0 FROM tasks WHERE phase=?2 AND " SQL_OVER("phase") " AND id<?1 AND project=?4 ORDER BY id DESC";
 
 struct label { char *key, *value; }; /* value NULL: whatever it is */
 
@@ -40,6 +42,7 @@ struct feed {
 
 struct list {
 	struct core *core;
+	const char *project;
 	const struct task_filter *filter;
 	enum source source;
 	struct label *labels;
@@ -103,6 +106,8 @@ static enum source choose_source(const struct list *l)
 		return SOURCE_NAME;
 	if (f->q)
 		return SOURCE_TEXT;
+	if (!str_eq(l->project, PROJECT_DEFAULT))
+		return SOURCE_PROJECT;
 	if (f->label_count && l->labels[0].value)
 		return SOURCE_LABEL;
 	if (l->phases)
@@ -125,6 +130,7 @@ static enum err_code feed_open(struct list *l, struct db_conn *c, const char *sq
 		db_bind_text(f->stmt, 2, second);
 	if (l->source == SOURCE_LABEL)
 		db_bind_text(f->stmt, 3, l->labels[0].value);
+	db_bind_text(f->stmt, 4, l->project);
 	return ERR_OK;
 }
 
@@ -141,7 +147,7 @@ static enum err_code feed_step(struct feed *f, struct error *e)
 static enum err_code feeds_open(struct list *l, struct db_conn *c, struct error *e)
 {
 	const char *second[] = { [SOURCE_ALL] = NULL, [SOURCE_NAME] = l->filter->name, [SOURCE_TEXT] = strbuf_str(&l->words),
-		[SOURCE_LABEL] = l->labels[0].key, [SOURCE_STATE] = NULL, [SOURCE_REPO] = l->filter->repo };
+		[SOURCE_LABEL] = l->labels[0].key, [SOURCE_STATE] = NULL, [SOURCE_REPO] = l->filter->repo, [SOURCE_PROJECT] = NULL };
 	enum err_code rc = ERR_OK;
 	if (l->source != SOURCE_STATE)
 		rc = feed_open(l, c, source_sql[l->source], second[l->source], e);
@@ -279,9 +285,9 @@ static void list_release(struct list *l)
 	js_free(l->data);
 }
 
-enum err_code core_tasks(struct core *c, const struct task_filter *f, struct js **ret_list, struct error *e)
+enum err_code core_tasks(struct core *c, struct caller by, const struct task_filter *f, struct js **ret_list, struct error *e)
 {
-	struct list l = { .core = c, .filter = f, .data = js_array(), .limit = f->limit < TASKS_PAGE_MAX ? f->limit : TASKS_PAGE_MAX, .words = STRBUF_INIT };
+	struct list l = { .core = c, .project = by.project, .filter = f, .data = js_array(), .limit = f->limit < TASKS_PAGE_MAX ? f->limit : TASKS_PAGE_MAX, .words = STRBUF_INIT };
 	enum err_code rc = list_begin(&l, e);
 	if (!rc)
 		rc = db_read(c->db, list_op, &l, e);

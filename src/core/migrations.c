@@ -82,5 +82,16 @@ const struct db_migration migrations[] = {
 	{ 6, "the log of all tasks",
 	  "CREATE TABLE feed(n INTEGER PRIMARY KEY, task TEXT NOT NULL, seq INTEGER NOT NULL);"
 	  "INSERT INTO feed(task, seq) SELECT task, seq FROM events ORDER BY at, task, seq;" },
+	/* The tasks of other projects are listed by an index of their own, so that those of the owner pay nothing for it. */
+	{ 7, "tokens that act for a project",
+	  "ALTER TABLE tokens ADD COLUMN project TEXT NOT NULL DEFAULT 'default';"
+	  "ALTER TABLE tokens ADD COLUMN local INTEGER NOT NULL DEFAULT 1;" /* may name directories of the server's machine */
+	  "CREATE INDEX tasks_projects ON tasks(project, id) WHERE project<>'default';" },
+	/* The same tasks and runs in each, in other words: see SQL_LIVE. */
+	{ 8, "indexes of states that cost no table of their own",
+	  "DROP INDEX tasks_live; DROP INDEX tasks_over; DROP INDEX runs_live;"
+	  "CREATE INDEX tasks_live ON tasks(phase, id) WHERE phase<>'succeeded' AND phase<>'failed' AND phase<>'canceled' AND phase<>'timed_out' AND phase<>'lost';"
+	  "CREATE INDEX tasks_over ON tasks(phase, id) WHERE phase='succeeded' OR phase='failed' OR phase='canceled' OR phase='timed_out' OR phase='lost';"
+	  "CREATE INDEX runs_live ON runs(phase) WHERE phase<>'succeeded' AND phase<>'failed' AND phase<>'canceled' AND phase<>'timed_out' AND phase<>'lost';" },
 };
 const size_t migration_count = ARRAY_SIZE(migrations);

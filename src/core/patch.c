@@ -8,7 +8,7 @@
 
 struct patch {
 	struct core *core;
-	const char *ref, *repo, *who;
+	const char *project, *ref, *repo, *who;
 	const struct js *body;
 	char id[ID_SIZE];
 	struct outbox out;
@@ -97,7 +97,7 @@ static enum err_code patch_op(struct db_conn *c, void *arg, struct error *e)
 	struct patch *p = arg;
 	AUTO_TASK struct task_row t = { 0 };
 	AUTO_JS struct js *data = js_object();
-	enum err_code rc = task_find(c, p->ref, p->repo, p->id, e);
+	enum err_code rc = task_find(c, p->project, p->ref, p->repo, p->id, e);
 	if (!rc)
 		rc = task_load(c, p->id, &t, e);
 	if (!rc)
@@ -111,17 +111,17 @@ static enum err_code patch_op(struct db_conn *c, void *arg, struct error *e)
 	return event_add(c, p->id, "task.changed", NULL, 0, p->who, clock_wall_ms(), js_ref(data), &p->out, e);
 }
 
-enum err_code core_patch(struct core *c, const char *who, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e)
+enum err_code core_patch(struct core *c, struct caller by, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e)
 {
 	static const char *const members[] = { "name", "labels", "priority", NULL };
-	struct patch p = { .core = c, .ref = ref, .repo = repo, .who = who, .body = body };
+	struct patch p = { .core = c, .project = by.project, .ref = ref, .repo = repo, .who = by.who, .body = body };
 	enum err_code rc = js_check_members(body, "", members, e);
 	if (!rc)
 		rc = db_write(c->db, patch_op, &p, e);
 	if (!rc) {
 		core_publish(c, &p.out);
 		sched_ask(c);
-		rc = core_task(c, p.id, NULL, ret_task, e);
+		rc = core_task(c, by, p.id, NULL, ret_task, e);
 	}
 	outbox_release(&p.out);
 	return rc;

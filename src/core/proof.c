@@ -11,8 +11,24 @@
 #define PROOF_TIMEOUT_MS ((int64_t)30000)
 #define PROOFS_MAX 16 /* at once: each holds a thread of the API */
 
+/* The default project is the owner's; others get neither the machine's files nor the keys of whoever runs the server. */
+static void narrow_rules(struct js *rules)
+{
+	AUTO_JS struct js *allowed = js_get(rules, "schemes") ? js_ref(js_get(rules, "schemes")) : NULL;
+	struct js *schemes = js_array();
+	js_set_bool(rules, "user_keys", false);
+	js_set_bool(rules, "ssh_config", false);
+	for (size_t i = 0; i < js_len(allowed); i++)
+		if (!str_eq(js_text(js_at(allowed, i)), "file"))
+			js_push_str(schemes, js_text(js_at(allowed, i)));
+	if (allowed)
+		js_set(rules, "schemes", schemes);
+	else
+		js_free(schemes); /* what is not said does not hold files either */
+}
+
 /* The rules without the credentials. A directory that was named as one is read whatever they say of URLs. */
-static struct js *rules_of(struct core *c, const struct js *source)
+static struct js *rules_of(struct core *c, const char *project, const struct js *source)
 {
 	static const char *const members[] = { "schemes", "allow_hosts", "deny_hosts", "private", "user_keys", "ssh_config", NULL };
 	const struct js *section = conf_section(c->config, "source");
@@ -20,7 +36,9 @@ static struct js *rules_of(struct core *c, const struct js *source)
 	for (const char *const *m = members; *m; m++)
 		if (js_get(section, *m))
 			js_set(rules, *m, js_ref(js_get(section, *m)));
-	if (js_flag(source, "local", false)) {
+	if (!str_eq(project, PROJECT_DEFAULT))
+		narrow_rules(rules);
+	else if (js_flag(source, "local", false)) {
 		struct js *schemes = js_array();
 		js_push_str(schemes, "file");
 		js_set(rules, "schemes", schemes);
@@ -46,7 +64,7 @@ static enum err_code open_credential(struct core *c, const char *project, struct
 	return credential_pack(&s.credential, ret_fd, e);
 }
 
-static struct js *make_job(struct core *c, const struct js *source, bool secret)
+static struct js *make_job(struct core *c, const char *project, const struct js *source, bool secret)
 {
 	struct js *job = js_object();
 	js_set_str(job, "kind", "prove");
@@ -54,7 +72,7 @@ static struct js *make_job(struct core *c, const struct js *source, bool secret)
 	js_set(job, "ref", js_get(source, "ref") ? js_ref(js_get(source, "ref")) : js_null());
 	js_set_str(job, "credential", js_str(js_get(source, "credential"), "fingerprint"));
 	js_set_bool(job, "secret", secret);
-	js_set(job, "rules", rules_of(c, source));
+	js_set(job, "rules", rules_of(c, project, source));
 	return job;
 }
 
@@ -67,7 +85,7 @@ static void take_result(struct js *source, const struct js *result)
 
 static enum err_code ask(struct core *c, const char *project, struct js *source, int fd, struct error *e)
 {
-	AUTO_JS struct js *job = make_job(c, source, fd >= 0);
+	AUTO_JS struct js *job = make_job(c, project, source, fd >= 0);
 	AUTO_JS struct js *result = NULL;
 	enum err_code rc = fetch_child_run(c, project, job, fd, PROOF_TIMEOUT_MS, &result, e);
 	if (!rc)
@@ -91,7 +109,7 @@ static void set_defaults(struct core *c, struct js *source)
 
 enum err_code proof_take(struct core *c, const char *project, struct js *source, struct error *e)
 {
-	AUTO_JS struct js *rules = rules_of(c, source);
+	AUTO_JS struct js *rules = rules_of(c, project, source);
 	AUTO_CLOSE int fd = -1;
 	if (!str_eq(js_str(source, "kind"), "git"))
 		return ERR_OK;
@@ -148,7 +166,7 @@ enum err_code proof_equip(struct core *c, const char *project, struct js *spec, 
 	if (rc)
 		return rc;
 	struct js *fetch = js_object();
-	js_set(fetch, "rules", rules_of(c, source));
+	js_set(fetch, "rules", rules_of(c, project, source));
 	js_set_bool(fetch, "secret", fd >= 0);
 	if (fd >= 0) {
 		AUTO_FREE char *scope = secret_scope(js_str(js_get(source, "credential"), "name"));

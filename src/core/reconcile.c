@@ -110,7 +110,7 @@ static enum err_code unqueue_op(struct db_conn *conn, void *arg, struct error *e
 }
 
 #define WITHOUT_RUN "phase IN ('claimed','fetching','preparing','setup','running','collecting') AND run_n>0 AND NOT EXISTS" \
-	" (SELECT 1 FROM runs WHERE runs.task=tasks.id AND runs.n=tasks.run_n AND runs.phase NOT IN ('succeeded','failed','canceled','timed_out','lost'))"
+	" (SELECT 1 FROM runs WHERE runs.task=tasks.id AND runs.n=tasks.run_n AND " SQL_LIVE("runs.phase") ")"
 
 /* Looked at again in the transaction that ends it: meanwhile it may have come right. */
 static enum err_code end_task_op(struct db_conn *conn, void *arg, struct error *e)
@@ -144,7 +144,7 @@ static void check_rows(struct core *c)
 		if (db_read(c->db, ids_op, l, &e))
 			log_warn("reconcile: %s: %s", rows[i].kind, e.text);
 		for (int n = 0; n < l->n; n++) {
-			struct mend m = { .id = l->id[n] };
+			struct mend m = { .id = l->id[n], .out.core = c };
 			if (db_write(c->db, rows[i].mend, &m, &e) == ERR_OK) {
 				core_publish(c, &m.out);
 				reconcile_found(c, rows[i].kind, m.id, rows[i].action);

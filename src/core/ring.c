@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/caller.h"
 #include "core/core.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #define RING_FIRST 16
 
 struct ring_line {
-	char *text;
+	char *text; /* and behind its NUL whose it is: a project */
 	size_t len;
 	int64_t seq;
 	char tag[HUB_TAG_SIZE];
@@ -87,19 +88,33 @@ static bool is_next(const struct ring *r)
 	return line_of(r, r->head + 1)->seq == r->head + 1;
 }
 
-static void line_set(struct ring *r, int64_t seq, const char *tag, const char *text)
+static char *text_with_owner(const char *text, const char *project)
+{
+	size_t n = strlen(text) + 1, m = strlen(project) + 1;
+	char *both = mem_alloc(n + m);
+	memcpy(both, text, n);
+	memcpy(both + n, project, m);
+	return both;
+}
+
+static bool is_seen(const struct ring *r, const struct ring_line *l, const char *project)
+{
+	return !r->all || project_has(project, l->text + l->len + 1);
+}
+
+static void line_set(struct ring *r, int64_t seq, const struct hub_mark *mark, const char *text)
 {
 	struct ring_line *l = line_of(r, seq);
 	line_release(l);
-	*l = (struct ring_line){ .text = mem_strdup(text), .len = strlen(text), .seq = seq };
-	snprintf(l->tag, sizeof(l->tag), "%s", tag);
+	*l = (struct ring_line){ .text = text_with_owner(text, mark->project), .len = strlen(text), .seq = seq };
+	snprintf(l->tag, sizeof(l->tag), "%s", mark->tag);
 	l->last = core_line_is(text, "task.done\"");
 	l->again = core_line_begins_again(text);
 }
 
 /* Two commits may be published out of order: a line that overtook others is kept until they are here.  One that cannot be waited for starts the
  * ring anew, and readers fetch what is missing from the database. */
-int64_t ring_put(struct ring *r, int64_t seq, const char *tag, const char *line, size_t bytes_max)
+int64_t ring_put(struct ring *r, int64_t seq, const struct hub_mark *mark, const char *line, size_t bytes_max)
 {
 	size_t before = r->bytes;
 	if (seq <= r->head)
@@ -109,7 +124,7 @@ int64_t ring_put(struct ring *r, int64_t seq, const char *tag, const char *line,
 		r->head = seq - 1;
 	}
 	room_make(r, seq);
-	line_set(r, seq, tag, line);
+	line_set(r, seq, mark, line);
 	r->ahead = seq > r->ahead ? seq : r->ahead;
 	while (is_next(r))
 		head_advance(r, bytes_max);
@@ -136,10 +151,11 @@ bool ring_has_gap(const struct ring *r, int64_t after)
 	return r->head > after && after < r->head - r->count;
 }
 
-int64_t ring_read(struct ring *r, int64_t after, int max, void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx)
+int64_t ring_read(struct ring *r, const char *project, int64_t after, int max, void (*fn)(void *ctx, int64_t seq, const char *line), void *ctx)
 {
 	for (int64_t seq = after + 1; seq <= r->head && max > 0; seq++, max--) {
-		fn(ctx, seq, line_of(r, seq)->text);
+		const struct ring_line *l = line_of(r, seq);
+		fn(ctx, seq, is_seen(r, l, project) ? l->text : NULL);
 		after = seq;
 	}
 	return after;
@@ -185,11 +201,11 @@ static bool frame_copy(const struct ring *r, struct ring_line *l, const struct h
 	return true;
 }
 
-int64_t ring_copy(struct ring *r, int64_t after, const struct hub_out *out, size_t *ret_bytes, bool *ret_last)
+int64_t ring_copy(struct ring *r, const char *project, int64_t after, const struct hub_out *out, size_t *ret_bytes, bool *ret_last)
 {
 	for (int64_t seq = after + 1; seq <= r->head && !out->rest->len; seq++) {
 		struct ring_line *l = line_of(r, seq);
-		if (!frame_copy(r, l, out, ret_bytes))
+		if (is_seen(r, l, project) && !frame_copy(r, l, out, ret_bytes))
 			break;
 		*ret_last = (*ret_last && !l->again) || l->last;
 		after = seq;

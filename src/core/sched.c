@@ -206,23 +206,39 @@ static enum err_code expire_op(struct db_conn *conn, void *arg, struct error *e)
 	return rc;
 }
 
-/* Tasks that have waited in the queue for too long. */
-static enum err_code count_queue_op(struct db_conn *conn, void *arg, struct error *e)
+struct queue_look { int64_t tasks, expired; };
+
+static enum err_code look_at_queue_op(struct db_conn *conn, void *arg, struct error *e)
 {
-	struct core *c = arg;
-	int64_t n = 0;
-	enum err_code rc = db_number(conn, e, &n, "SELECT COUNT(*) FROM queue", "");
-	if (!rc)
-		atomic_store(&c->queued_about, (unsigned long long)n);
+	struct queue_look *l = arg;
+	struct db_stmt *s;
+	bool row = false;
+	enum err_code rc = db_prepare(conn, "SELECT COUNT(*), COUNT(CASE WHEN (boot=?1 AND expires_mono<?2) OR (boot<>?1 AND expires_wall<?3) THEN 1 END) FROM queue", &s, e);
+	if (rc)
+		return rc;
+	db_bind_text(s, 1, clock_boot_id());
+	db_bind_int(s, 2, clock_mono_ms());
+	db_bind_int(s, 3, clock_wall_ms());
+	rc = db_step(s, &row, e);
+	if (!rc && row)
+		*l = (struct queue_look){ db_int(s, 0), db_int(s, 1) };
+	db_done(s);
 	return rc;
 }
 
+/* Tasks that have waited in the queue for too long. A reader looks for them: a long queue must not keep the writer busy each second. */
 static void expire_queued(struct core *c)
 {
 	struct outbox out = { 0 };
 	struct error e = ERROR_INIT;
-	if (db_read(c->db, count_queue_op, c, &e))
+	struct queue_look look = { 0 };
+	if (db_read(c->db, look_at_queue_op, &look, &e)) {
 		log_warn("queue: %s", e.text);
+		return;
+	}
+	atomic_store(&c->queued_about, (unsigned long long)look.tasks);
+	if (!look.expired)
+		return;
 	if (db_write(c->db, expire_op, &out, &e))
 		log_warn("queue: %s", e.text);
 	else

@@ -4,59 +4,54 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "core/inside.h"
-#include <stdio.h>
 #include <string.h>
 
-#define SEARCH_BATCH 128		 /* prompts in one transaction */
-#define SEARCH_BATCH_BYTES (256 << 10)	 /* of text in one transaction: others wait that long for their commit */
+#define SEARCH_BITE_US 5000		 /* of one transaction, when nobody else wants to write ... */
+#define SEARCH_BITE_LEAST_US 500	 /* ... and when somebody waits: he does so for that long, one prompt and a commit */
 #define SEARCH_TICK_MS 100		 /* of each tick, when nobody else writes ... */
 #define SEARCH_TICK_CROWDED_MS 10	 /* ... and when many do */
 #define SEARCH_CATCH_UP_MS 10000	 /* of one search, before it looks */
 #define SEARCH_WORDS_MAX 32
 #define SEARCH_PROMPT "substr(json_extract(spec, '$.prompt'), 1, 65536)" /* what of a prompt is indexed; the same when it is taken out */
 
-struct batch {
-	char ids[SEARCH_BATCH][ID_SIZE];
-	int count;
-	int64_t mark;
+struct bite {
+	struct db *db;
+	int64_t begun_us;
+	int64_t mark; /* the last row that is in the index; 0: none came in */
 	bool more;
 };
 
-static enum err_code index_one(struct db_conn *c, const char *task, struct error *e)
+/* A long bite makes few segments of the index, a short one lets the others write. */
+static bool bite_is_full(const struct bite *b)
 {
-	enum err_code rc = db_exec(c, e, "INSERT INTO search_tasks(task) VALUES(?1)", "s", task);
-	return rc ? rc : db_exec(c, e, "INSERT INTO search(rowid, prompt) SELECT s.n, " SEARCH_PROMPT " FROM tasks AS t JOIN search_tasks AS s ON s.task=t.id WHERE t.id=?1", "s", task);
+	int64_t taken_us = clock_mono_us() - b->begun_us;
+	return taken_us > SEARCH_BITE_US || (taken_us > SEARCH_BITE_LEAST_US && db_others_wait(b->db));
 }
 
-static enum err_code batch_take(struct db_conn *c, struct batch *b, struct error *e)
+static enum err_code index_one(struct db_conn *c, const char *task, const char *prompt, struct error *e)
 {
+	enum err_code rc = db_exec(c, e, "INSERT INTO search_tasks(task) VALUES(?1)", "s", task);
+	return rc ? rc : db_exec(c, e, "INSERT INTO search(rowid, prompt) VALUES(?1, ?2)", "is", db_inserted(c), prompt);
+}
+
+static enum err_code bite_op(struct db_conn *c, void *arg, struct error *e)
+{
+	struct bite *b = arg;
 	struct db_stmt *s;
-	int64_t bytes = 0;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT id, length(spec), rowid FROM tasks WHERE rowid>(SELECT n FROM search_mark) ORDER BY rowid", &s, e);
+	*b = (struct bite){ .db = b->db, .begun_us = clock_mono_us() };
+	enum err_code rc = db_prepare(c, "SELECT rowid, id, " SEARCH_PROMPT " FROM tasks WHERE rowid>(SELECT n FROM search_mark) ORDER BY rowid", &s, e);
 	if (rc)
 		return rc;
-	while (!(rc = db_step(s, &row, e)) && row) {
-		if (b->count == SEARCH_BATCH || (b->count && bytes + db_int(s, 1) > SEARCH_BATCH_BYTES))
+	while (!(rc = db_step(s, &row, e)) && row && !(b->mark && bite_is_full(b))) {
+		rc = index_one(c, db_text(s, 1), db_text(s, 2), e);
+		if (rc)
 			break;
-		bytes += db_int(s, 1);
-		b->mark = db_int(s, 2);
-		snprintf(b->ids[b->count++], ID_SIZE, "%s", db_text(s, 0));
+		b->mark = db_int(s, 0);
 	}
 	b->more = row;
 	db_done(s);
-	return rc;
-}
-
-static enum err_code batch_op(struct db_conn *c, void *arg, struct error *e)
-{
-	struct batch *b = arg;
-	enum err_code rc = batch_take(c, b, e);
-	for (int i = 0; i < b->count && !rc; i++)
-		rc = index_one(c, b->ids[i], e);
-	if (!rc && b->count)
-		rc = db_exec(c, e, "UPDATE search_mark SET n=?1", "i", b->mark);
-	return rc;
+	return rc || !b->mark ? rc : db_exec(c, e, "UPDATE search_mark SET n=?1", "i", b->mark);
 }
 
 static enum err_code wanted_op(struct db_conn *c, void *arg, struct error *e)
@@ -69,8 +64,8 @@ static enum err_code catch_up(struct core *c, int64_t time_ms, bool *ret_more, s
 	int64_t until = clock_mono_ms() + time_ms;
 	enum err_code rc = db_read(c->db, wanted_op, ret_more, e);
 	while (!rc && *ret_more && clock_mono_ms() < until) {
-		struct batch b = { .count = 0 };
-		rc = db_write(c->db, batch_op, &b, e);
+		struct bite b = { .db = c->db };
+		rc = db_write_again(c->db, bite_op, &b, e);
 		*ret_more = b.more;
 	}
 	return rc;

@@ -214,7 +214,7 @@ static void wipe(char *text)
 	free(text);
 }
 
-enum err_code core_secret_set(struct core *c, const char *who, const char *name, const struct js *body, struct error *e)
+enum err_code core_secret_set(struct core *c, struct caller by, const char *name, const struct js *body, struct error *e)
 {
 	AUTO(scope_release) struct scope scope = { .host = NULL };
 	enum err_code rc = scope_parse(name, &scope, e);
@@ -224,30 +224,32 @@ enum err_code core_secret_set(struct core *c, const char *who, const char *name,
 		return rc;
 	AUTO_JS struct js *whole = js_copy(body);
 	js_set_str(whole, "name", name); /* sealed with it: one row's secret does not pass for another's */
+	js_set_str(whole, "project", by.project);
 	char *text = js_dump(whole);
 	AUTO_FREE char *sealed = seal_text(c->seal_key, text);
 	wipe(text);
-	struct stored s = { .project = "default", .name = name, .kind = scope.kind->kind, .sealed = sealed, .who = who, .at = clock_wall_ms() };
+	struct stored s = { .project = by.project, .name = name, .kind = scope.kind->kind, .sealed = sealed, .who = by.who, .at = clock_wall_ms() };
 	return db_write(c->db, set_op, &s, e);
 }
 
-enum err_code core_secret_remove(struct core *c, const char *name, struct error *e)
+enum err_code core_secret_remove(struct core *c, struct caller by, const char *name, struct error *e)
 {
-	struct stored s = { .project = "default", .name = name };
+	struct stored s = { .project = by.project, .name = name };
 	return db_write(c->db, remove_op, &s, e);
 }
 
-static const struct js *configured(struct core *c)
+/* Who wrote the configuration wrote it for himself. */
+static const struct js *configured(struct core *c, const char *project)
 {
-	return js_get(conf_section(c->config, "source"), "credentials");
+	return !str_eq(project, PROJECT_DEFAULT) ? NULL : js_get(conf_section(c->config, "source"), "credentials");
 }
 
-enum err_code core_secrets(struct core *c, struct js **ret_list, struct error *e)
+enum err_code core_secrets(struct core *c, struct caller by, struct js **ret_list, struct error *e)
 {
 	AUTO_JS struct js *list = js_array();
-	struct stored s = { .project = "default", .list = list };
+	struct stored s = { .project = by.project, .list = list };
 	enum err_code rc = db_read(c->db, list_op, &s, e);
-	for (struct js_iter it = js_iter(configured(c)); !rc && it.key; js_next(&it)) {
+	for (struct js_iter it = js_iter(configured(c, by.project)); !rc && it.key; js_next(&it)) {
 		struct js *o = js_object();
 		js_set_str(o, "name", it.key);
 		js_set_str(o, "kind", str_starts(it.key, "ssh:") ? kinds[1].kind : kinds[0].kind);
@@ -283,7 +285,7 @@ static enum err_code load_stored(struct core *c, const char *project, const char
 	free(s.found_sealed);
 	AUTO_JS struct js *o = rc ? NULL : js_parse(text, strlen(text), e);
 	seal_forget(text);
-	if (!rc && (!o || !str_eq(js_str(o, "name"), name)))
+	if (!rc && (!o || !str_eq(js_str(o, "name"), name) || !str_eq(js_str_or(o, "project", PROJECT_DEFAULT), project)))
 		rc = error_set(e, ERR_INVALID, "the stored secret '%s' is damaged", name);
 	if (rc)
 		return rc;
@@ -316,7 +318,7 @@ static enum err_code load_value(const struct js *o, const char *name, const char
 static enum err_code load_configured(struct core *c, const char *name, struct secret *ret, struct error *e)
 {
 	static const char *const key[3] = { "key", "key_env", "key_file" }, *const hosts[3] = { "known_hosts", NULL, "known_hosts_file" };
-	const struct js *o = js_get(configured(c), name);
+	const struct js *o = js_get(configured(c, PROJECT_DEFAULT), name);
 	enum err_code rc = load_value(o, name, key, &ret->text, e);
 	if (!rc)
 		rc = load_value(o, name, hosts, &ret->known_hosts, e);
@@ -358,7 +360,7 @@ static enum err_code find_in(struct core *c, const char *project, const struct s
 	enum err_code rc = db_read(c->db, list_op, &s, e);
 	for (size_t i = 0; !rc && i < js_len(list); i++)
 		take_best(js_str(js_at(list, i), "name"), at, &best, &stored);
-	for (struct js_iter it = js_iter(configured(c)); !rc && it.key; js_next(&it))
+	for (struct js_iter it = js_iter(configured(c, project)); !rc && it.key; js_next(&it))
 		take_best(it.key, at, &best, &config);
 	if (rc || (!stored && !config))
 		return rc;

@@ -1,10 +1,11 @@
 /* Credentials for git hosts, by name: git:HOST[:PORT][/PATH] is a token or password for http(s) URLs, ssh:HOST[:PORT][/PATH] a private key.
  * The longest path that fits a URL wins; a stored one comes before the configuration's (`source.credentials`).  Stored ones are sealed in
- * the database and never shown again.
+ * the database and never shown again.  Each belongs to a project; those of the configuration to the default one.
  *
  * Every function may be called from any thread. */
 #pragma once
 #include "base/js.h"
+#include "core/caller.h"
 #include "source/credential.h"
 
 struct core;
@@ -14,10 +15,10 @@ struct conf;
 #define SECRETS_MAX_STORED 1000 /* of one project */
 
 /* {secret, user?, known_hosts?} */
-MUST_USE enum err_code core_secret_set(struct core *c, const char *who, const char *name, const struct js *body, struct error *e);
-MUST_USE enum err_code core_secret_remove(struct core *c, const char *name, struct error *e);
+MUST_USE enum err_code core_secret_set(struct core *c, struct caller by, const char *name, const struct js *body, struct error *e);
+MUST_USE enum err_code core_secret_remove(struct core *c, struct caller by, const char *name, struct error *e);
 /* [{name, kind, from: stored|configuration, created_at?, created_by?}]; nothing of what is in them. */
-MUST_USE enum err_code core_secrets(struct core *c, struct js **ret_list, struct error *e);
+MUST_USE enum err_code core_secrets(struct core *c, struct caller by, struct js **ret_list, struct error *e);
 
 /* The one for a URL. */
 struct secret {

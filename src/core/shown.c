@@ -15,7 +15,7 @@
 struct shown {
 	pthread_mutex_t lock; /* guards slots */
 	struct slot {
-		char ref[SHOWN_REF_MAX + 1];
+		char project[PROJECT_SIZE], ref[SHOWN_REF_MAX + 1];
 		uint64_t generation;
 		char *text;
 	} slots[SHOWN_SLOTS];
@@ -38,31 +38,34 @@ void shown_free(struct shown *s)
 	free(s);
 }
 
-static struct slot *slot_of(struct shown *s, const char *ref)
+static struct slot *slot_of(struct shown *s, const char *project, const char *ref)
 {
 	unsigned h = 5381;
+	for (; *project; project++)
+		h = h * 33 + (unsigned char)*project;
 	for (; *ref; ref++)
 		h = h * 33 + (unsigned char)*ref;
 	return &s->slots[h % SHOWN_SLOTS];
 }
 
-static char *find(struct shown *s, const char *ref, uint64_t generation)
+static char *find(struct shown *s, const char *project, const char *ref, uint64_t generation)
 {
 	char *text = NULL;
 	pthread_mutex_lock(&s->lock);
-	const struct slot *slot = slot_of(s, ref);
-	if (slot->text && slot->generation == generation && str_eq(slot->ref, ref))
+	const struct slot *slot = slot_of(s, project, ref);
+	if (slot->text && slot->generation == generation && str_eq(slot->project, project) && str_eq(slot->ref, ref))
 		text = mem_strdup(slot->text);
 	pthread_mutex_unlock(&s->lock);
 	return text;
 }
 
-static void keep(struct shown *s, const char *ref, uint64_t generation, const char *text)
+static void keep(struct shown *s, const char *project, const char *ref, uint64_t generation, const char *text)
 {
 	AUTO_FREE char *copy = mem_strdup(text);
 	pthread_mutex_lock(&s->lock);
-	struct slot *slot = slot_of(s, ref);
+	struct slot *slot = slot_of(s, project, ref);
 	char *old = slot->text;
+	memcpy(slot->project, project, strlen(project) + 1);
 	memcpy(slot->ref, ref, strlen(ref) + 1);
 	slot->generation = generation;
 	slot->text = TAKE_PTR(copy);
@@ -70,19 +73,19 @@ static void keep(struct shown *s, const char *ref, uint64_t generation, const ch
 	free(old);
 }
 
-enum err_code core_task_text(struct core *c, const char *ref, const char *repo, char **ret, struct error *e)
+enum err_code core_task_text(struct core *c, struct caller by, const char *ref, const char *repo, char **ret, struct error *e)
 {
-	bool is_kept = !repo && ref && strlen(ref) <= SHOWN_REF_MAX;
+	bool is_kept = !repo && ref && by.project && strlen(by.project) < PROJECT_SIZE && strlen(ref) <= SHOWN_REF_MAX;
 	uint64_t generation = db_generation(c->db); /* before the read: what it sees is at least this new */
 	AUTO_JS struct js *task = NULL;
-	char *text = is_kept ? find(c->shown, ref, generation) : NULL;
-	enum err_code rc = text ? ERR_OK : core_task(c, ref, repo, &task, e);
+	char *text = is_kept ? find(c->shown, by.project, ref, generation) : NULL;
+	enum err_code rc = text ? ERR_OK : core_task(c, by, ref, repo, &task, e);
 	if (rc)
 		return rc;
 	if (!text) {
 		text = js_dump(task);
 		if (is_kept && strlen(text) <= SHOWN_TEXT_MAX)
-			keep(c->shown, ref, generation, text);
+			keep(c->shown, by.project, ref, generation, text);
 	}
 	*ret = text;
 	return ERR_OK;

@@ -53,7 +53,7 @@ static void list_names(struct strbuf *out, struct js *names_taken)
 }
 
 /* agent: a configured name, or the name of an adapter. */
-static enum err_code resolve_agent(struct core *c, const struct js *body, struct js *spec, struct error *e)
+static enum err_code resolve_agent(struct core *c, const char *project, const struct js *body, struct js *spec, struct error *e)
 {
 	const char *name = NULL, *model = NULL, *mode = NULL;
 	enum err_code rc = js_want_str(body, "", "agent", &name, e);
@@ -66,19 +66,20 @@ static enum err_code resolve_agent(struct core *c, const struct js *body, struct
 	if (mode && !str_eq(mode, "code") && !str_eq(mode, "ask") && !str_eq(mode, "plan"))
 		return error_set(e, ERR_INVALID, "mode '%.40s': expected code, ask or plan", mode);
 	name = name ? name : "codex";
-	const struct js *configured = conf_agent(c->config, name);
+	const struct js *configured = conf_agent(c->config, project, name);
 	const char *adapter = js_str_or(configured, "adapter", name);
 	AUTO_JS struct js *agent = configured ? js_copy(configured) : js_object();
 	if (!agent_backend_find(adapter)) {
 		AUTO_STRBUF struct strbuf known = STRBUF_INIT;
 		agent_backend_names(&known);
-		list_names(&known, conf_names(c->config, "agents"));
+		list_names(&known, conf_names(c->config, project, "agents"));
 		error_set(e, ERR_INVALID, "unknown agent '%.80s'", name);
 		error_hint(e, "known agents: %s", strbuf_str(&known));
 		return ERR_INVALID;
 	}
 	model = model ? model : js_str(agent, "model");
 	model = model ? model : conf_default_model(c->config);
+	js_del(agent, "projects");
 	js_set_str(agent, "adapter", adapter);
 	AUTO_FREE char *chosen = mem_strdup(model); /* it may be the very text that is replaced */
 	js_set_str(agent, "model", chosen);
@@ -99,7 +100,19 @@ static enum err_code check_length(const char *member, const char *text, size_t m
 	return error_set(e, ERR_TOO_LARGE, "%s: %zu bytes, at most %zu are allowed", member, strlen(text), max);
 }
 
-static enum err_code resolve_environment(struct core *c, const struct js *body, struct js *spec, struct error *e)
+/* Setup scripts with the host's network reach what listens on this machine: for the owner to give. */
+static enum err_code check_network(const char *project, const char *network, const struct js *known, struct error *e)
+{
+	if (!str_eq(network, "none") && !str_eq(network, "host"))
+		return error_set(e, ERR_INVALID, "setup_network '%.40s': expected none or host", network);
+	if (str_eq(network, "none") || str_eq(project, PROJECT_DEFAULT) || str_eq(js_str(known, "setup_network"), "host"))
+		return ERR_OK;
+	error_set(e, ERR_DENIED, "setup_network: the project '%s' may not use the host's network for its setup", project);
+	error_hint(e, "ask the server's owner for an environment that does (environments.NAME: setup_network: host, projects: [%s])", project);
+	return ERR_DENIED;
+}
+
+static enum err_code resolve_environment(struct core *c, const char *project, const struct js *body, struct js *spec, struct error *e)
 {
 	const char *name = NULL, *setup = NULL, *network = NULL, *verify = NULL;
 	enum err_code rc = js_want_str(body, "", "environment", &name, e);
@@ -118,18 +131,19 @@ static enum err_code resolve_environment(struct core *c, const struct js *body, 
 	if (rc)
 		return rc;
 	name = name ? name : "default";
-	const struct js *known = conf_environment(c->config, name);
+	const struct js *known = conf_environment(c->config, project, name);
 	if (!known && !str_eq(name, "default")) {
 		AUTO_STRBUF struct strbuf names = STRBUF_INIT;
 		strbuf_adds(&names, "default");
-		list_names(&names, conf_names(c->config, "environments"));
+		list_names(&names, conf_names(c->config, project, "environments"));
 		error_set(e, ERR_INVALID, "unknown environment '%.80s'", name);
 		error_hint(e, "known environments: %s", strbuf_str(&names));
 		return ERR_INVALID;
 	}
 	network = network ? network : js_str_or(known, "setup_network", "none");
-	if (!str_eq(network, "none") && !str_eq(network, "host"))
-		return error_set(e, ERR_INVALID, "setup_network '%.40s': expected none or host", network);
+	rc = check_network(project, network, known, e);
+	if (rc)
+		return rc;
 	struct js *env = js_get(known, "env") ? js_copy(js_get(known, "env")) : js_object();
 	js_merge(env, js_get(body, "env"));
 	struct js *out = js_object();
@@ -144,9 +158,9 @@ static enum err_code resolve_environment(struct core *c, const struct js *body, 
 }
 
 /* What is asked: the environment's rules, with the request's own words over them. And what the agent must be able to do. */
-static enum err_code resolve_approvals(struct core *c, const struct js *body, struct js *spec, struct error *e)
+static enum err_code resolve_approvals(struct core *c, const char *project, const struct js *body, struct js *spec, struct error *e)
 {
-	const struct js *known = js_get(conf_environment(c->config, js_str_or(spec, "environment_name", "default")), "approvals");
+	const struct js *known = js_get(conf_environment(c->config, project, js_str_or(spec, "environment_name", "default")), "approvals");
 	const struct js *given = js_get(body, "approvals"), *required = js_get(body, "require");
 	AUTO_JS struct js *approvals = known ? js_copy(known) : js_object();
 	struct policy *policy = NULL;
@@ -177,16 +191,17 @@ static enum err_code set_time_limit(const struct js *body, const char *member, c
 	return rc;
 }
 
-static enum err_code resolve_limits(struct core *c, const struct js *body, struct js *spec, struct error *e)
+static enum err_code resolve_limits(struct core *c, const char *project, const struct js *body, struct js *spec, struct error *e)
 {
-	static const char *const per_task[] = { "memory", "pids", "cpu_percent", "file_size", "tmp", "output", "patch", "timeout", "setup_timeout",
-		"fetch_timeout", "stall_timeout", "verify_timeout", "queue_timeout", "task_timeout", NULL };
-	AUTO_JS struct js *out = js_object();
-	for (const char *const *name = per_task; *name; name++)
-		js_set_int(out, *name, conf_limit(c->config, *name));
-	const struct js *sets[] = { js_get(conf_environment(c->config, js_str(spec, "environment_name")), "limits"), js_get(body, "limits") };
+	const struct conf *config = c->config;
+	const struct js *sets[] = { js_get(conf_environment(config, project, js_str(spec, "environment_name")), "limits"), js_get(body, "limits") };
+	if (!sets[0] && !sets[1] && !js_get(body, "timeout_ms") && !js_get(body, "stall_timeout_ms") && !js_get(body, "setup_timeout_ms")) {
+		js_set(spec, "limits", js_ref(conf_task_limits(config))); /* shared: nobody changes a task's specification */
+		return ERR_OK;
+	}
+	AUTO_JS struct js *out = js_copy(conf_task_limits(config));
 	for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
-		enum err_code rc = sets[i] ? js_check_members(sets[i], "limits", per_task, e) : ERR_OK;
+		enum err_code rc = sets[i] ? js_check_members(sets[i], "limits", conf_task_limit_names, e) : ERR_OK;
 		for (struct js_iter it = js_iter(sets[i]); !rc && it.key; js_next(&it)) {
 			int64_t v = 0;
 			rc = conf_parse_limit(it.key, it.value, &v, e);
@@ -239,21 +254,21 @@ static void snapshot_leave(struct core *c)
 	pthread_mutex_unlock(&c->sched_lock);
 }
 
-static enum err_code run_snapshot(struct core *c, const char *dir, struct js **ret, struct error *e)
+static enum err_code run_snapshot(struct core *c, const char *project, const char *dir, struct js **ret, struct error *e)
 {
 	AUTO_JS struct js *job = js_object();
 	js_set_str(job, "kind", "snapshot");
 	js_set_str(job, "dir", dir);
-	enum err_code rc = fetch_child_run(c, "default", job, -1, SNAPSHOT_TIMEOUT_MS, ret, e);
+	enum err_code rc = fetch_child_run(c, project, job, -1, SNAPSHOT_TIMEOUT_MS, ret, e);
 	return rc ? error_wrap(e, "snapshot of '%s'", dir) : ERR_OK;
 }
 
-static enum err_code run_unpack(struct core *c, struct js *source, struct js **ret, struct error *e)
+static enum err_code run_unpack(struct core *c, struct caller by, struct js *source, struct js **ret, struct error *e)
 {
 	const char *upload = js_str(source, "upload");
 	AUTO_JS struct js *known = NULL, *job = js_object(), *limits = js_object();
 	AUTO_CLOSE int fd = -1;
-	enum err_code rc = upload_open(c, upload, &fd, &known, e);
+	enum err_code rc = upload_open(c, by, upload, &fd, &known, e);
 	if (rc)
 		return rc;
 	js_set_int(limits, "files", conf_limit(c->config, "archive_files"));
@@ -263,7 +278,7 @@ static enum err_code run_unpack(struct core *c, struct js *source, struct js **r
 	js_set_bool(limits, "keep_top", js_flag(source, "keep_top", false));
 	js_set_str(job, "kind", "archive");
 	js_set(job, "limits", js_ref(limits));
-	rc = fetch_child_unpack(c, "default", job, fd, SNAPSHOT_TIMEOUT_MS, ret, e);
+	rc = fetch_child_unpack(c, by.project, job, fd, SNAPSHOT_TIMEOUT_MS, ret, e);
 	js_set_str(source, "name", js_str(known, "name"));
 	return rc ? error_wrap(e, "archive '%s'", js_str_or(known, "name", upload)) : ERR_OK;
 }
@@ -296,7 +311,7 @@ static void empty_snapshot_done(struct core *c, const struct js *made)
 	pthread_mutex_unlock(&c->sched_lock);
 }
 
-static enum err_code make_snapshot(struct core *c, struct js *source, struct js **ret, struct error *e)
+static enum err_code make_snapshot(struct core *c, struct caller by, struct js *source, struct js **ret, struct error *e)
 {
 	AUTO_FREE char *empty = mem_printf("%s/cache/empty", c->data);
 	const char *dir = js_str(source, "dir");
@@ -306,19 +321,20 @@ static enum err_code make_snapshot(struct core *c, struct js *source, struct js 
 		rc = snapshot_enter(c, e);
 	if (rc)
 		return rc;
-	rc = is_archive ? run_unpack(c, source, ret, e) : run_snapshot(c, dir ? dir : empty, ret, e);
+	rc = is_archive ? run_unpack(c, by, source, ret, e) : run_snapshot(c, by.project, dir ? dir : empty, ret, e);
 	snapshot_leave(c);
 	return rc;
 }
 
 /* Local sources and archives are fixed now, at submit: what the person sees is what the agent gets. */
-static enum err_code take_snapshot(struct core *c, struct js *source, struct error *e)
+static enum err_code take_snapshot(struct core *c, struct caller by, struct js *source, struct error *e)
 {
 	static const char *const kept[] = { "store", "commit", "tree", "head", "branch", "prefix", "top", "warnings", NULL };
-	bool is_empty = !js_str(source, "dir") && !js_str(source, "upload");
+	/* Remembered is that of the default project: what others need is in caches of theirs. */
+	bool is_empty = !js_str(source, "dir") && !js_str(source, "upload") && str_eq(by.project, PROJECT_DEFAULT);
 	AUTO_JS struct js *result = is_empty ? empty_snapshot(c) : NULL;
 	bool makes = !result;
-	enum err_code rc = makes ? make_snapshot(c, source, &result, e) : ERR_OK;
+	enum err_code rc = makes ? make_snapshot(c, by, source, &result, e) : ERR_OK;
 	if (makes && is_empty)
 		empty_snapshot_done(c, result);
 	for (const char *const *k = kept; !rc && *k; k++)
@@ -327,27 +343,43 @@ static enum err_code take_snapshot(struct core *c, struct js *source, struct err
 	return rc;
 }
 
-static enum err_code resolve_source(struct core *c, const struct js *body, struct js *spec, char **ret_repo, struct error *e)
+/* Asked before anything is looked at: whether a file is there is nobody's business either. */
+static enum err_code check_local(struct caller by, const struct js *source, struct error *e)
+{
+	if (by.local || !source_is_local(source))
+		return ERR_OK;
+	error_set(e, ERR_DENIED, "%s of the project '%s' may not name directories of the server's machine", by.who, by.project);
+	error_hint(e, "give a repository's URL, or send the files as an archive: signalbox run --archive FILE (POST /v1/uploads)");
+	return ERR_DENIED;
+}
+
+static enum err_code resolve_source(struct core *c, struct caller by, const struct js *body, struct js *spec, char **ret_repo, struct error *e)
 {
 	const struct js *given = js_get(body, "source");
 	AUTO_JS struct js *source = given ? js_copy(given) : js_object();
 	if (!given)
 		js_set_str(source, "kind", "none");
-	enum err_code rc = source_check(source, e);
+	enum err_code rc = check_local(by, source, e);
+	if (!rc)
+		rc = source_check(source, e);
 	if (!rc)
 		rc = source_repo_key(source, ret_repo, e);
 	if (!rc && js_str(source, "dir") && js_str(source, "ref"))
 		source_make_repository(source);
 	if (!rc)
-		rc = str_eq(js_str(source, "kind"), "git") ? proof_take(c, "default", source, e) : take_snapshot(c, source, e);
+		rc = str_eq(js_str(source, "kind"), "git") ? proof_take(c, by.project, source, e) : take_snapshot(c, by, source, e);
 	if (!rc)
 		js_set(spec, "source", js_ref(source));
 	return rc;
 }
 
-struct submit {
+struct submission {
+	struct core *core;
 	struct task_row row;
 	struct task_birth birth;
+	struct error *failure; /* of the write, or NULL */
+	void (*then)(void *arg);
+	void *then_arg;
 };
 
 /* The count is at most a tick old: the limit is a ceiling for memory and disk, not a turnstile. */
@@ -363,7 +395,7 @@ static enum err_code check_queue(struct core *c, struct error *e)
 
 static enum err_code submit_op(struct db_conn *conn, void *arg, struct error *e)
 {
-	struct submit *s = arg;
+	struct submission *s = arg;
 	return task_insert(conn, &s->birth, e);
 }
 
@@ -377,7 +409,7 @@ static struct js *created_data(const struct task_row *t)
 	return data;
 }
 
-static enum err_code resolve(struct core *c, const struct js *body, struct submit *s, struct error *e)
+static enum err_code resolve(struct core *c, struct caller by, const struct js *body, struct submission *s, struct error *e)
 {
 	enum err_code rc = check_queue(c, e);
 	if (!rc)
@@ -389,55 +421,110 @@ static enum err_code resolve(struct core *c, const struct js *body, struct submi
 	if (!rc)
 		rc = js_want_i64(body, "", "priority", -PRIORITY_LIMIT, PRIORITY_LIMIT, &s->row.priority, e);
 	if (!rc)
-		rc = resolve_agent(c, body, s->row.spec, e);
+		rc = resolve_agent(c, by.project, body, s->row.spec, e);
 	if (!rc)
-		rc = resolve_environment(c, body, s->row.spec, e);
+		rc = resolve_environment(c, by.project, body, s->row.spec, e);
 	if (!rc)
-		rc = resolve_approvals(c, body, s->row.spec, e);
+		rc = resolve_approvals(c, by.project, body, s->row.spec, e);
 	if (!rc)
-		rc = resolve_limits(c, body, s->row.spec, e);
+		rc = resolve_limits(c, by.project, body, s->row.spec, e);
 	struct js *retry = NULL;
 	if (!rc)
 		rc = retry_parse(body, &retry, e);
 	if (!rc)
 		js_set(s->row.spec, "retry", retry);
 	if (!rc)
-		rc = resolve_source(c, body, s->row.spec, &s->row.repo, e);
+		rc = resolve_source(c, by, body, s->row.spec, &s->row.repo, e);
 	return rc;
 }
 
-enum err_code core_submit(struct core *c, const char *who, const struct js *body, struct js **ret_task, struct error *e)
+enum err_code core_submit_begin(struct core *c, struct caller by, const struct js *body, struct submission **ret, struct error *e)
 {
-	struct submit s = { .row = { .phase = PHASE_QUEUED } };
+	struct submission *s = NEW(struct submission);
 	char session[ID_SIZE];
-	clock_new_id(s.row.id);
 	clock_new_id(session);
-	s.row.spec = js_object();
-	js_set_str(s.row.spec, "prompt", js_str(body, "prompt"));
-	s.row.name = mem_strdup(js_str(body, "name"));
-	s.row.project = mem_strdup("default");
-	s.row.created_by = mem_strdup(who);
-	s.row.session_id = mem_strdup(session);
-	s.row.created_at = clock_wall_ms();
-	s.row.labels = js_get(body, "labels") ? js_copy(js_get(body, "labels")) : js_object();
-	enum err_code rc = resolve(c, body, &s, e);
-	if (!rc) {
-		task_birth_make(&s.birth, &s.row, created_data(&s.row));
-		rc = db_write_again(c->db, submit_op, &s, e);
+	s->core = c;
+	s->row = (struct task_row){ .phase = PHASE_QUEUED, .name = mem_strdup(js_str(body, "name")), .project = mem_strdup(by.project),
+		.created_by = mem_strdup(by.who), .session_id = mem_strdup(session), .created_at = clock_wall_ms(), .last_seq = 1, .spec = js_object() };
+	clock_new_id(s->row.id);
+	js_set_str(s->row.spec, "prompt", js_str(body, "prompt"));
+	s->row.labels = js_get(body, "labels") ? js_ref(js_get(body, "labels")) : js_object();
+	enum err_code rc = resolve(c, by, body, s, e);
+	if (rc) {
+		core_submission_free(s);
+		return rc;
 	}
-	if (!rc) {
-		atomic_fetch_add(&c->submitted, 1);
-		atomic_fetch_add(&c->queued_about, 1);
-		feed_publish(c, s.birth.n, s.row.id, s.birth.line);
-		/* A queued task has no directory yet; only a local source has a heartbeat file to write now. */
-		if (js_str(js_get(s.row.spec, "source"), "dir"))
-			taskdir_dirty(c, s.row.id);
-		AUTO_FREE char *dir = core_task_dir(c, s.row.id);
-		s.row.last_seq = 1;
-		*ret_task = task_to_js(&s.row, dir);
-		sched_ask_queued(c);
+	task_birth_make(&s->birth, &s->row, created_data(&s->row));
+	*ret = s;
+	return ERR_OK;
+}
+
+/* After the commit, also when nobody hears the answer any more. */
+static void submitted(struct submission *s)
+{
+	struct core *c = s->core;
+	atomic_fetch_add(&c->submitted, 1);
+	atomic_fetch_add(&c->queued_about, 1);
+	feed_publish(c, s->birth.n, s->row.project, s->row.id, s->birth.line);
+	/* A queued task has no directory yet; only a local source has a heartbeat file to write now. */
+	if (js_str(js_get(s->row.spec, "source"), "dir"))
+		taskdir_dirty(c, s->row.id);
+	sched_ask_queued(c);
+}
+
+static void written(void *arg, const struct error *e)
+{
+	struct submission *s = arg;
+	if (!e) {
+		submitted(s);
+	} else {
+		s->failure = NEW(struct error);
+		*s->failure = *e;
 	}
-	task_birth_release(&s.birth);
-	task_row_release(&s.row);
+	s->then(s->then_arg); /* it may be gone after this */
+}
+
+void core_submit_commit(struct submission *s, void (*then)(void *arg), void *arg)
+{
+	s->then = then;
+	s->then_arg = arg;
+	struct error e = ERROR_INIT;
+	if (db_write_later(s->core->db, submit_op, s, written, s, &e))
+		written(s, &e);
+}
+
+enum err_code core_submit_end(struct submission *s, struct js **ret_task, struct error *e)
+{
+	if (s->failure) {
+		*e = *s->failure;
+		return e->code;
+	}
+	AUTO_FREE char *dir = core_task_dir(s->core, s->row.id);
+	*ret_task = task_to_js(&s->row, dir);
+	return ERR_OK;
+}
+
+void core_submission_free(struct submission *s)
+{
+	if (!s)
+		return;
+	task_birth_release(&s->birth);
+	task_row_release(&s->row);
+	free(s->failure);
+	free(s);
+}
+
+enum err_code core_submit(struct core *c, struct caller by, const struct js *body, struct js **ret_task, struct error *e)
+{
+	struct submission *s = NULL;
+	enum err_code rc = core_submit_begin(c, by, body, &s, e);
+	if (rc)
+		return rc;
+	rc = db_write_again(c->db, submit_op, s, e);
+	if (!rc) {
+		submitted(s);
+		rc = core_submit_end(s, ret_task, e);
+	}
+	core_submission_free(s);
 	return rc;
 }

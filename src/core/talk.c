@@ -8,7 +8,6 @@
 #include "base/str.h"
 #include "core/external.h"
 #include "core/gate.h"
-#include "core/gatefile.h"
 #include "core/inside.h"
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +21,7 @@ static const char *const how_names[] = { [HOW_TURN] = "turn", [HOW_STEERING] = "
 
 struct talk {
 	struct core *core;
-	const char *who, *ref, *repo, *text, *message_id;
+	const char *who, *project, *ref, *repo, *text, *message_id;
 	bool queue;
 	char id[ID_SIZE]; /* the task's */
 	int64_t n;	  /* the message's number within the task */
@@ -39,7 +38,9 @@ static bool adapter_can(const struct task_row *t, const char *word)
 	return agent_check_required(js_str_or(js_get(t->spec, "agent"), "adapter", ""), one, NULL) == ERR_OK;
 }
 
-static enum err_code begin_turn(struct db_conn *c, const struct task_row *t, const char *text, const char *who, struct outbox *out, struct error *e)
+/* `messages`: those that the turn is made of, for the record; NULL: it comes of something else. */
+static enum err_code begin_turn(struct db_conn *c, const struct task_row *t, const char *text, const struct js *messages, const char *who, struct outbox *out,
+	struct error *e)
 {
 	struct move m = { .to = PHASE_QUEUED, .actor = who, .reopen = true };
 	enum err_code rc = task_move(c, t->id, &m, out, e);
@@ -48,6 +49,7 @@ static enum err_code begin_turn(struct db_conn *c, const struct task_row *t, con
 	struct js *data = js_object();
 	js_set_int(data, "turn", t->turn + 1);
 	js_set_str(data, "text", text);
+	js_set(data, "messages", messages ? js_ref(messages) : js_array());
 	if (rc) {
 		js_free(data);
 		return rc;
@@ -185,7 +187,7 @@ static enum err_code message_op(struct db_conn *c, void *arg, struct error *e)
 	struct talk *k = arg;
 	AUTO_TASK struct task_row t = { 0 };
 	bool known = false, live = false;
-	enum err_code rc = task_find(c, k->ref, k->repo, k->id, e);
+	enum err_code rc = task_find(c, k->project, k->ref, k->repo, k->id, e);
 	if (!rc)
 		rc = task_load(c, k->id, &t, e);
 	if (!rc)
@@ -211,7 +213,7 @@ static enum err_code open_gates_op(struct db_conn *c, void *arg, struct error *e
 	struct talk *k = arg;
 	AUTO_TASK struct task_row t = { 0 };
 	bool live = false, known = false;
-	enum err_code rc = task_find(c, k->ref, k->repo, k->id, e);
+	enum err_code rc = task_find(c, k->project, k->ref, k->repo, k->id, e);
 	if (!rc)
 		rc = task_load(c, k->id, &t, e);
 	if (!rc)
@@ -221,23 +223,19 @@ static enum err_code open_gates_op(struct db_conn *c, void *arg, struct error *e
 	return rc || known || live || t.phase != PHASE_WAITING_HUMAN ? rc : gate_list_open(c, k->id, &k->gates, e);
 }
 
-/* Before the transaction, since files are not written in one. */
+/* Before the transaction, since files are not written in one that many wait for. */
 static enum err_code link_answers(struct talk *k, struct error *e)
 {
 	struct core *c = k->core;
 	enum err_code rc = db_read(c->db, open_gates_op, k, e);
-	AUTO_FREE char *dir = rc ? NULL : core_task_dir(c, k->id);
 	k->winners = js_array();
-	if (!rc && k->gates.n)
-		rc = gatefile_dirs(dir, c->root ? c->uid : (uid_t)-1, c->gid, e);
 	for (size_t i = 0; i < k->gates.n && !rc; i++) {
 		AUTO_JS struct js *word = js_object();
 		struct js *winner = NULL;
-		bool won;
 		js_set_str(word, "decision", "answer");
 		js_set_str(word, "note", k->text);
-		AUTO_JS struct js *decision = gate_decision_make(k->gates.rows[i].id, word, k->who);
-		rc = gatefile_settle(dir, k->gates.rows[i].id, decision, &winner, &won, e);
+		AUTO_JS struct js *decision = decision_make(k->gates.rows[i].id, word, k->who);
+		rc = gate_settle_file(c, k->id, k->gates.rows[i].id, decision, &winner, e);
 		if (!rc)
 			js_push(k->winners, winner);
 	}
@@ -272,9 +270,9 @@ static struct js *message_shown(const struct talk *k)
 	return o;
 }
 
-enum err_code core_message(struct core *c, const char *who, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e)
+enum err_code core_message(struct core *c, struct caller by, const char *ref, const char *repo, const struct js *body, struct js **ret_task, struct error *e)
 {
-	struct talk k = { .core = c, .who = who, .ref = ref, .repo = repo };
+	struct talk k = { .core = c, .who = by.who, .project = by.project, .ref = ref, .repo = repo, .outbox.core = c };
 	enum err_code rc = check_message(&k, body, e);
 	if (!rc)
 		rc = link_answers(&k, e);
@@ -285,7 +283,7 @@ enum err_code core_message(struct core *c, const char *who, const char *ref, con
 		core_publish(c, &k.outbox);
 		hub_touch(c->hub, topic);
 		sched_ask(c);
-		rc = core_task(c, k.id, NULL, ret_task, e);
+		rc = core_task(c, by, k.id, NULL, ret_task, e);
 	}
 	if (!rc)
 		js_set(*ret_task, "message", message_shown(&k));
@@ -300,6 +298,16 @@ enum err_code talk_said(struct db_conn *c, const char *task, int64_t message, co
 	return refused ? ERR_OK : db_exec(c, e, "UPDATE messages SET delivered=1 WHERE task=?1 AND n=?2", "si", task, message);
 }
 
+/* {message, id, text?} of a turn's message; the text where the turn's own is not the same. */
+static void add_message(struct js *list, struct db_stmt *s)
+{
+	struct js *o = js_object();
+	js_set_int(o, "message", db_int(s, 2));
+	js_set(o, "id", js_string(db_text(s, 3)));
+	js_set_str(o, "text", db_text(s, 0));
+	js_push(list, o);
+}
+
 /* At the end of a run: what was queued meanwhile, or could not be told to it, becomes the next turn, in order, together. */
 enum err_code talk_next_turn(struct db_conn *c, const char *task, struct outbox *out, struct error *e)
 {
@@ -308,21 +316,26 @@ enum err_code talk_next_turn(struct db_conn *c, const char *task, struct outbox 
 	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
 	AUTO_FREE char *who = NULL;
 	AUTO_TASK struct task_row t = { 0 };
-	enum err_code rc = db_prepare(c, "SELECT text, actor FROM messages WHERE task=?1 AND delivered=0 ORDER BY n", &s, e);
+	AUTO_JS struct js *messages = js_array();
+	enum err_code rc = db_prepare(c, "SELECT text, actor, n, id FROM messages WHERE task=?1 AND delivered=0 ORDER BY n", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, task);
 	while (!(rc = db_step(s, &row, e)) && row) {
 		strbuf_addf(&text, "%s%s", text.len ? "\n\n" : "", db_text(s, 0));
 		who = who ? who : mem_strdup(db_text(s, 1));
+		add_message(messages, s);
 	}
 	db_done(s);
 	if (rc || !text.len)
 		return rc;
+	if (js_len(messages) == 1)
+		js_del(js_at(messages, 0), "text");
 	rc = db_exec(c, e, "UPDATE messages SET delivered=1 WHERE task=?1", "s", task);
 	if (!rc)
 		rc = task_load(c, task, &t, e);
-	return rc ? rc : begin_turn(c, &t, strbuf_str(&text), who, out, e); /* a gate that was opened by the last words is canceled: people had said more already */
+	/* A gate that was opened by the last words is canceled: people had said more already. */
+	return rc ? rc : begin_turn(c, &t, strbuf_str(&text), messages, who, out, e);
 }
 
 /* ---- after a gate */
@@ -354,5 +367,5 @@ enum err_code talk_go_on(struct db_conn *c, const struct task_row *t, const stru
 		return next_attempt(c, t, who, out, e);
 	decision_tell(g->kind, g->data, decision, &text);
 	strbuf_adds(&text, str_eq(word, "answer") ? "\nGo on with the request." : "\nGo on as well as you can without an answer.");
-	return begin_turn(c, t, strbuf_str(&text), who, out, e);
+	return begin_turn(c, t, strbuf_str(&text), NULL, who, out, e);
 }

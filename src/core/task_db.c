@@ -123,17 +123,31 @@ enum err_code run_load(struct db_conn *c, const char *id, struct run_row *ret, s
 	return rc;
 }
 
-static enum err_code find_by_name(struct db_conn *c, const char *name, const char *repo, char ret_id[ID_SIZE], struct error *e)
+enum err_code run_find(struct db_conn *c, const char *project, const char *id, struct run_row *ret, struct error *e)
+{
+	AUTO_RUN struct run_row r = { 0 };
+	enum err_code rc = run_load(c, id, &r, e);
+	if (!rc && !project_has(project, r.project))
+		rc = error_set(e, ERR_NOT_FOUND, "no run '%s'", id);
+	if (rc)
+		return rc;
+	*ret = r;
+	r = (struct run_row){ 0 };
+	return ERR_OK;
+}
+
+static enum err_code find_by_name(struct db_conn *c, const char *project, const char *name, const char *repo, char ret_id[ID_SIZE], struct error *e)
 {
 	struct db_stmt *s;
 	bool row = false;
 	int found = 0;
 	AUTO_STRBUF struct strbuf ids = STRBUF_LIMIT(ERROR_HINT_MAX);
-	enum err_code rc = db_prepare(c, "SELECT id, repo FROM tasks WHERE name=?1 AND (?2 IS NULL OR repo=?2) ORDER BY id DESC LIMIT 8", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT id, repo FROM tasks WHERE name=?1 AND (?2 IS NULL OR repo=?2) AND (project=?3 OR ?3='*') ORDER BY id DESC LIMIT 8", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, name);
 	db_bind_text(s, 2, repo);
+	db_bind_text(s, 3, project);
 	while (!(rc = db_step(s, &row, e)) && row && found < AMBIGUOUS_LISTED) {
 		if (found++ == 0)
 			snprintf(ret_id, ID_SIZE, "%s", db_text(s, 0));
@@ -153,7 +167,7 @@ static enum err_code find_by_name(struct db_conn *c, const char *name, const cha
 }
 
 /* The beginning of an id stands for it as long as no other task's begins so. ERR_NOT_FOUND when it is no such beginning. */
-static enum err_code find_by_beginning(struct db_conn *c, const char *ref, char ret_id[ID_SIZE], struct error *e)
+static enum err_code find_by_beginning(struct db_conn *c, const char *project, const char *ref, char ret_id[ID_SIZE], struct error *e)
 {
 	AUTO_STRBUF struct strbuf ids = STRBUF_INIT;
 	struct db_stmt *s;
@@ -163,11 +177,12 @@ static enum err_code find_by_beginning(struct db_conn *c, const char *ref, char 
 	if (n < ID_BEGINNING_MIN || n >= ID_SIZE || !str_is_name(ref))
 		return ERR_NOT_FOUND;
 	AUTO_FREE char *end = mem_printf("%s~", ref);
-	enum err_code rc = db_prepare(c, "SELECT id, COALESCE(name,'') FROM tasks WHERE id>=?1 AND id<?2 ORDER BY id", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT id, COALESCE(name,'') FROM tasks WHERE id>=?1 AND id<?2 AND (project=?3 OR ?3='*') ORDER BY id", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, ref);
 	db_bind_text(s, 2, end);
+	db_bind_text(s, 3, project);
 	while (found < AMBIGUOUS_LISTED && !(rc = db_step(s, &row, e)) && row) {
 		snprintf(ret_id, ID_SIZE, "%s", db_text(s, 0));
 		strbuf_addf(&ids, found++ ? ", %s%s%s" : "%s%s%s", db_text(s, 0), *db_text(s, 1) ? " " : "", db_text(s, 1));
@@ -182,11 +197,11 @@ static enum err_code find_by_beginning(struct db_conn *c, const char *ref, char 
 	return ERR_CONFLICT;
 }
 
-enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e)
+enum err_code task_find(struct db_conn *c, const char *project, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e)
 {
 	if (clock_is_id(ref)) {
 		bool there = false;
-		enum err_code rc = db_has(c, e, &there, "SELECT 1 FROM tasks WHERE id=?1", "s", ref);
+		enum err_code rc = db_has(c, e, &there, "SELECT 1 FROM tasks WHERE id=?1 AND (project=?2 OR ?2='*')", "ss", ref, project);
 		if (rc)
 			return rc;
 		if (there) {
@@ -194,10 +209,10 @@ enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, ch
 			return ERR_OK;
 		}
 	}
-	enum err_code rc = find_by_name(c, ref, repo, ret_id, e);
+	enum err_code rc = find_by_name(c, project, ref, repo, ret_id, e);
 	if (rc == ERR_NOT_FOUND) {
 		struct error other = ERROR_INIT;
-		enum err_code found = find_by_beginning(c, ref, ret_id, &other);
+		enum err_code found = find_by_beginning(c, project, ref, ret_id, &other);
 		if (found == ERR_OK)
 			return ERR_OK;
 		if (found != ERR_NOT_FOUND) {
@@ -219,11 +234,18 @@ static enum err_code queue_insert(struct db_conn *c, const struct task_row *t, i
 		t->id, t->priority, t->repo, now + pause_ms, clock_boot_id(), now + pause_ms + limit, clock_wall_ms() + pause_ms + limit);
 }
 
+/* The task's own clock: the wall's when it was made, then the monotonic one as long as that boot lasts.  Ages and waiting are told by the same, so that
+ * no jump of the wall clock is in either. */
+static int64_t task_clock_ms(const struct task_row *t)
+{
+	return str_eq(t->boot, clock_boot_id()) ? t->created_at + clock_mono_ms() - t->created_mono : clock_wall_ms();
+}
+
 int64_t task_age_ms(const struct task_row *t)
 {
-	int64_t waiting = t->phase == PHASE_WAITING_HUMAN && t->waiting_since ? clock_wall_ms() - t->waiting_since : 0;
-	int64_t age = str_eq(t->boot, clock_boot_id()) ? clock_mono_ms() - t->created_mono : clock_wall_ms() - t->created_at;
-	return age - t->waited_ms - (waiting > 0 ? waiting : 0);
+	int64_t now = task_clock_ms(t);
+	int64_t waiting = t->phase == PHASE_WAITING_HUMAN && t->waiting_since ? now - t->waiting_since : 0;
+	return now - t->created_at - t->waited_ms - (waiting > 0 ? waiting : 0);
 }
 
 static char *event_line(const char *task, int64_t seq, const char *type, const char *worker, int64_t run_n, const char *actor, int64_t at,
@@ -281,24 +303,26 @@ enum err_code task_insert(struct db_conn *c, struct task_birth *b, struct error 
 	return rc ? rc : event_put(c, t->id, 1, t->created_at, "task.created", b->line, &b->n, e);
 }
 
-static enum err_code next_seq(struct db_conn *c, const char *task, int64_t *ret, struct error *e)
+static enum err_code next_seq(struct db_conn *c, const char *task, int64_t *ret, char ret_project[PROJECT_SIZE], struct error *e)
 {
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "UPDATE tasks SET last_seq=last_seq+1 WHERE id=?1 RETURNING last_seq", &s, e);
+	enum err_code rc = db_prepare(c, "UPDATE tasks SET last_seq=last_seq+1 WHERE id=?1 RETURNING last_seq, project", &s, e);
 	if (rc)
 		return rc;
 	db_bind_text(s, 1, task);
 	rc = db_step(s, &row, e);
 	if (!rc && !row)
 		rc = error_set(e, ERR_NOT_FOUND, "no task '%s'", task);
-	if (!rc)
+	if (!rc) {
 		*ret = db_int(s, 0);
+		snprintf(ret_project, PROJECT_SIZE, "%s", db_text(s, 1));
+	}
 	db_done(s);
 	return rc;
 }
 
-static void outbox_put(struct outbox *o, const char *task, int64_t seq, int64_t n, char *line_taken)
+static void outbox_put(struct outbox *o, const char *project, const char *task, int64_t seq, int64_t n, char *line_taken)
 {
 	if (o->count == o->cap) {
 		o->cap = o->cap ? o->cap * 2 : 8;
@@ -306,6 +330,7 @@ static void outbox_put(struct outbox *o, const char *task, int64_t seq, int64_t 
 	}
 	struct outbox_line *l = &o->lines[o->count++];
 	snprintf(l->task, sizeof(l->task), "%s", task);
+	snprintf(l->project, sizeof(l->project), "%s", project);
 	l->seq = seq;
 	l->n = n;
 	l->line = line_taken;
@@ -313,14 +338,15 @@ static void outbox_put(struct outbox *o, const char *task, int64_t seq, int64_t 
 
 void outbox_add_birth(struct outbox *o, const struct task_birth *b)
 {
-	outbox_put(o, b->row->id, 1, b->n, mem_strdup(b->line));
+	outbox_put(o, b->row->project, b->row->id, 1, b->n, mem_strdup(b->line));
 }
 
 enum err_code event_add(struct db_conn *c, const char *task, const char *type, const char *worker, int64_t run_n,
 	const char *actor, int64_t at, struct js *data_taken, struct outbox *out, struct error *e)
 {
+	char project[PROJECT_SIZE];
 	int64_t seq = 0, n = 0;
-	enum err_code rc = next_seq(c, task, &seq, e);
+	enum err_code rc = next_seq(c, task, &seq, project, e);
 	if (rc) {
 		js_free(data_taken);
 		return rc;
@@ -330,7 +356,7 @@ enum err_code event_add(struct db_conn *c, const char *task, const char *type, c
 	if (rc)
 		free(line);
 	else
-		outbox_put(out, task, seq, n, line);
+		outbox_put(out, project, task, seq, n, line);
 	return rc;
 }
 
@@ -356,7 +382,7 @@ static enum err_code task_done_event(struct db_conn *c, const char *id, const st
 /* People's time does not count against the task's. */
 static enum err_code count_waiting(struct db_conn *c, const struct task_row *t, bool begins, struct error *e)
 {
-	int64_t now = clock_wall_ms();
+	int64_t now = task_clock_ms(t);
 	if (begins)
 		return db_exec(c, e, "UPDATE tasks SET waiting_since=COALESCE(waiting_since, ?2) WHERE id=?1", "si", t->id, now);
 	int64_t waited = t->waiting_since && now > t->waiting_since ? now - t->waiting_since : 0;

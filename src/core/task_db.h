@@ -3,8 +3,14 @@
 #pragma once
 #include "base/clock.h"
 #include "base/js.h"
+#include "core/caller.h"
 #include "core/state.h"
 #include "db/db.h"
+
+/* Conditions in the very words of the indexes tasks_live, runs_live and tasks_over, which SQLite takes only for those.  Not NOT IN (...): where an
+ * index has a list in its condition, each INSERT and UPDATE makes a table of that list first, and that was a third of what a submit cost. */
+#define SQL_LIVE(phase) "(" phase "<>'succeeded' AND " phase "<>'failed' AND " phase "<>'canceled' AND " phase "<>'timed_out' AND " phase "<>'lost')"
+#define SQL_OVER(phase) "(" phase "='succeeded' OR " phase "='failed' OR " phase "='canceled' OR " phase "='timed_out' OR " phase "='lost')"
 
 struct task_row {
 	char id[ID_SIZE];
@@ -16,7 +22,7 @@ struct task_row {
 	int64_t house_failures, agent_failures; /* of this turn */
 	int64_t turn;
 	char *turn_prompt; /* the message that began it; NULL: the request */
-	int64_t waited_ms, waiting_since; /* for humans: in all, and the wall ms since it does now */
+	int64_t waited_ms, waiting_since; /* for humans: in all, and since when it does now, by the task's own clock (task_age_ms) */
 	char *boot;
 	bool cancel_asked;
 };
@@ -28,9 +34,12 @@ struct run_row {
 	struct js *beat, *result;
 };
 
+struct core;
+
 /* Event lines made in a transaction, in order. */
 struct outbox {
-	struct outbox_line { char task[ID_SIZE]; int64_t seq, n; char *line; } *lines; /* n: in the log of all tasks */
+	struct core *core; /* whose task directories: where gates are settled on the way (the end of a task) their files are linked; NULL: no gate can be */
+	struct outbox_line { char task[ID_SIZE], project[PROJECT_SIZE]; int64_t seq, n; char *line; } *lines; /* n: in the log of all tasks */
 	size_t count, cap;
 };
 void outbox_release(struct outbox *o);
@@ -43,8 +52,10 @@ void run_row_release(struct run_row *r);
 
 MUST_USE enum err_code task_load(struct db_conn *c, const char *id, struct task_row *ret, struct error *e);
 MUST_USE enum err_code run_load(struct db_conn *c, const char *id, struct run_row *ret, struct error *e);
-/* `ref` is an id, or a name, or the beginning of just one id (then `repo` narrows when not NULL). Several matches: ERR_CONFLICT whose hint lists the ids. */
-MUST_USE enum err_code task_find(struct db_conn *c, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e);
+MUST_USE enum err_code run_find(struct db_conn *c, const char *project, const char *id, struct run_row *ret, struct error *e); /* for people, like task_find */
+/* The one way from people's words to a task: what is of another project than `project` (or PROJECT_ANY) does not exist.
+ * `ref` is an id, or a name, or the beginning of just one id (then `repo` narrows when not NULL). Several matches: ERR_CONFLICT whose hint lists the ids. */
+MUST_USE enum err_code task_find(struct db_conn *c, const char *project, const char *ref, const char *repo, char ret_id[ID_SIZE], struct error *e);
 
 /* A new task and its first event.  Its texts are made before the transaction: only one transaction writes at a time. */
 struct task_birth {

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/yaml.h"
+#include "core/behind.h"
 #include "core/external.h"
 #include "core/gate.h"
 #include "core/inside.h"
@@ -19,65 +20,31 @@
 
 #define TAIL_READ ((size_t)256 << 10)
 #define APPEND_PAGE 100
-#define BUCKETS 4096
 #define STATE_READ_MAX ((size_t)1 << 20)
+#define END_READ 16384 /* more than a line that tells an end has */
 #define ENDED_LATELY_MS ((int64_t)600000) /* looked at again at start; older ones are the reconciler's */
-
-struct dirty {
-	struct dirty *next, *same; /* in order; in the same bucket */
-	char id[ID_SIZE];
-	bool whole; /* its files may be behind, whatever the log's end says */
-};
 
 struct taskdirs {
 	struct core *core;
 	pthread_t thread;
 	pthread_mutex_t writing; /* held while a task's files are written */
-	pthread_mutex_t lock; /* guards the rest */
-	pthread_cond_t wake;
-	struct dirty *first, **last;
-	struct dirty *failed; /* not written: no room, no descriptors; tried again at the next tick */
-	struct dirty *buckets[BUCKETS];
-	bool stop;
+	struct behind *behind;
 	int64_t next_beats_ms; /* the scheduler's thread alone */
 };
 
-static struct dirty **bucket_of(struct taskdirs *r, const char *id)
-{
-	unsigned h = 5381;
-	for (; *id; id++)
-		h = h * 33 + (unsigned char)*id;
-	return &r->buckets[h % BUCKETS];
-}
-
-static void make_dirty(struct core *c, const char *task_id, bool whole)
-{
-	struct taskdirs *r = c->taskdirs;
-	pthread_mutex_lock(&r->lock);
-	struct dirty **bucket = bucket_of(r, task_id), *d = *bucket;
-	while (d && !str_eq(d->id, task_id))
-		d = d->same;
-	if (!d) {
-		d = NEW(struct dirty);
-		snprintf(d->id, sizeof(d->id), "%s", task_id);
-		d->same = *bucket;
-		*bucket = d;
-		*r->last = d;
-		r->last = &d->next;
-		pthread_cond_signal(&r->wake);
-	}
-	d->whole = d->whole || whole;
-	pthread_mutex_unlock(&r->lock);
-}
-
 void taskdir_dirty(struct core *c, const char *task_id)
 {
-	make_dirty(c, task_id, false);
+	behind_add(c->taskdirs->behind, task_id, 0);
+}
+
+void taskdir_dirty_ended(struct core *c, const char *task_id)
+{
+	behind_add(c->taskdirs->behind, task_id, BEHIND_ENDED);
 }
 
 void taskdir_dirty_whole(struct core *c, const char *task_id)
 {
-	make_dirty(c, task_id, true);
+	behind_add(c->taskdirs->behind, task_id, BEHIND_WHOLE);
 }
 
 void taskdir_hold(struct core *c, bool hold)
@@ -136,6 +103,25 @@ static enum err_code last_seq(int fd, int64_t *ret, struct error *e)
 	}
 }
 
+bool core_record_is_whole(struct core *c, const struct js *task)
+{
+	const char *id = js_str_or(task, "id", "");
+	AUTO_FREE char *dir = core_task_dir(c, id);
+	AUTO_FREE char *path = file_join(dir, "events.jsonl");
+	AUTO_FREE char *tail = mem_alloc(END_READ);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return false;
+	off_t from = st.st_size > END_READ ? st.st_size - END_READ : 0;
+	ssize_t got = pread(fd, tail, END_READ, from), start, end;
+	if (got <= 0 || !last_line(tail, got, from == 0, &start, &end) || end <= start)
+		return false;
+	AUTO_JS struct js *line = js_parse(tail + start, (size_t)(end - start), NULL);
+	/* The log is written first: only when it has the end does "not behind" mean that the rest was written after it. */
+	return js_i64(line, "seq", 0) >= js_i64(task, "last_seq", INT64_MAX) && !behind_has(c->taskdirs->behind, id);
+}
+
 struct append {
 	struct strbuf text;
 	int64_t seq;
@@ -166,7 +152,7 @@ static enum err_code append_events(struct core *c, const char *id, const char *d
 	do {
 		strbuf_reset(&a.text);
 		if (!rc)
-			rc = core_events(c, id, a.seq, APPEND_PAGE, append_line, &a, &head, &over, e);
+			rc = core_events(c, THE_SERVER, id, a.seq, APPEND_PAGE, append_line, &a, &head, &over, e);
 		if (!rc && a.text.over)
 			rc = error_set(e, ERR_LIMIT, "%d lines of the log are larger than %zu bytes", APPEND_PAGE, a.text.len);
 		if (!rc && a.text.len)
@@ -262,7 +248,7 @@ static void state_of(const struct view *v, struct statefile *s)
 	*s = (struct statefile){ .task_id = t->id, .session_id = t->session_id, .status = statefile_status(phase_status(t->phase)), .progress = t->progress,
 		.error = t->error, .start_ms = t->started_at ? t->started_at : t->created_at, .completed_ms = t->completed_at, .run = t->run_n, .beat = v->run.beat };
 	if (t->started_at && !phase_is_terminal(t->phase) && t->phase != PHASE_QUEUED && !waits_alone(v))
-		s->heartbeat_ms = t->beat_at; /* the runner's sign of life, not ours */
+		s->heartbeat_ms = t->beat_at ? t->beat_at : t->started_at; /* the runner's sign of life, not ours: a moment of ours could be after its first */
 	if (phase_is_terminal(t->phase))
 		s->progress = phase_name(t->phase);
 	if (t->phase == PHASE_CANCELED)
@@ -395,6 +381,10 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 		if (!rc && changed && (over || waits_alone(&v)))
 			collect_artifacts(c, &v, dir);
 		if (!rc && changed)
+			gate_record_open(c, dir, &v.gates);
+		if (!rc && (whole || (changed && over)))
+			gate_record_settled(c, id);
+		if (!rc && changed)
 			rc = write_readme(&v, dir, e);
 	}
 	if (external && !rc)
@@ -409,57 +399,23 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 	return rc == ERR_NOT_FOUND ? ERR_OK : rc; /* deleted meanwhile */
 }
 
-static struct dirty *next_dirty(struct taskdirs *r)
-{
-	pthread_mutex_lock(&r->lock);
-	while (!r->first && !r->stop)
-		pthread_cond_wait(&r->wake, &r->lock);
-	struct dirty *d = r->first;
-	if (d) {
-		struct dirty **at = bucket_of(r, d->id);
-		while (*at != d)
-			at = &(*at)->same;
-		*at = d->same;
-		r->first = d->next;
-		if (!r->first)
-			r->last = &r->first;
-	}
-	pthread_mutex_unlock(&r->lock);
-	return d;
-}
-
 static void *taskdir_main(void *arg)
 {
 	struct taskdirs *r = arg;
-	for (struct dirty *d; (d = next_dirty(r));) {
+	char id[ID_SIZE];
+	unsigned flags;
+	while (behind_take(r->behind, id, &flags)) {
 		struct error e = ERROR_INIT;
 		pthread_mutex_lock(&r->writing);
-		enum err_code rc = sync_task(r->core, d->id, d->whole, &e);
+		enum err_code rc = sync_task(r->core, id, flags & BEHIND_WHOLE, &e);
 		pthread_mutex_unlock(&r->writing);
-		if (!rc) {
-			free(d);
-			continue;
-		}
-		log_error("record of task %s: %s", d->id, e.text);
-		pthread_mutex_lock(&r->lock);
-		d->next = r->failed;
-		r->failed = d;
-		pthread_mutex_unlock(&r->lock);
+		if (rc)
+			log_error("record of task %s: %s", id, e.text);
+		behind_done(r->behind, !rc); /* no room, no descriptors: tried again at the next tick */
+		if (flags & BEHIND_ENDED)
+			hub_touch(r->core->hub, id); /* who waits for its end waits for its record too */
 	}
 	return NULL;
-}
-
-static void retry_failed(struct core *c)
-{
-	struct taskdirs *r = c->taskdirs;
-	pthread_mutex_lock(&r->lock);
-	struct dirty *d = TAKE_PTR(r->failed);
-	pthread_mutex_unlock(&r->lock);
-	for (struct dirty *next; d; d = next) {
-		next = d->next;
-		make_dirty(c, d->id, true);
-		free(d);
-	}
 }
 
 static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
@@ -467,7 +423,7 @@ static enum err_code live_op(struct db_conn *conn, void *arg, struct error *e)
 	struct core *c = arg;
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(conn, "SELECT id FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost') OR completed_at>?1", &s, e);
+	enum err_code rc = db_prepare(conn, "SELECT id FROM tasks WHERE " SQL_LIVE("phase") " OR completed_at>?1", &s, e);
 	if (rc)
 		return rc;
 	db_bind_int(s, 1, clock_wall_ms() - ENDED_LATELY_MS);
@@ -496,7 +452,7 @@ void taskdir_tick(struct core *c)
 {
 	struct taskdirs *r = c->taskdirs;
 	struct error e = ERROR_INIT;
-	retry_failed(c);
+	behind_again(r->behind);
 	if (clock_mono_ms() < r->next_beats_ms)
 		return;
 	r->next_beats_ms = clock_mono_ms() + BEAT_INTERVAL_MS;
@@ -509,10 +465,8 @@ enum err_code taskdir_start(struct core *c, struct error *e)
 	struct taskdirs *r = NEW(struct taskdirs);
 	c->taskdirs = r;
 	r->core = c;
-	r->last = &r->first;
-	pthread_mutex_init(&r->lock, NULL);
+	r->behind = behind_new();
 	pthread_mutex_init(&r->writing, NULL);
-	pthread_cond_init(&r->wake, NULL);
 	enum err_code rc = db_read(c->db, live_op, c, e); /* what an earlier server committed and had not written yet */
 	if (rc)
 		return rc;
@@ -525,12 +479,10 @@ void taskdir_stop(struct core *c)
 	struct taskdirs *r = c->taskdirs;
 	if (!r)
 		return;
-	pthread_mutex_lock(&r->lock);
-	r->stop = true;
-	pthread_cond_signal(&r->wake);
-	pthread_mutex_unlock(&r->lock);
+	behind_stop(r->behind);
 	if (r->thread)
 		pthread_join(r->thread, NULL);
+	behind_free(r->behind);
 	free(r);
 	c->taskdirs = NULL;
 }

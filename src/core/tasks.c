@@ -15,7 +15,7 @@
 
 struct look {
 	struct core *core;
-	const char *ref, *repo;
+	const char *project, *ref, *repo;
 	char id[ID_SIZE];
 	struct js *out;
 };
@@ -42,14 +42,18 @@ static enum err_code newest_run(struct db_conn *conn, const struct task_row *t, 
 	return rc;
 }
 
-/* How many go before it, and itself: 1 is next; and what it waits for. */
+/* How many go before it (of a project other than the default one: of its own), and itself: 1 is next; and what it waits for. */
 static enum err_code queue_place(struct core *c, struct db_conn *conn, const struct task_row *t, struct js *o, struct error *e)
 {
 	int64_t n = 0;
 	AUTO_STRBUF struct strbuf why = STRBUF_INIT;
 	if (t->phase != PHASE_QUEUED)
 		return ERR_OK;
-	enum err_code rc = db_number(conn, e, &n, "SELECT COUNT(*) FROM queue WHERE priority>?1 OR (priority=?1 AND task<=?2)", "is", (int64_t)t->priority, t->id);
+	/* How much others have in the queue is theirs to know; the owner's place is the true one. */
+	bool all = str_eq(t->project, PROJECT_DEFAULT);
+	enum err_code rc = db_number(conn, e, &n, all ? "SELECT COUNT(*) FROM queue WHERE priority>?1 OR (priority=?1 AND task<=?2)"
+		: "SELECT COUNT(*) FROM tasks AS t JOIN queue AS q ON q.task=t.id WHERE t.project=?3 AND t.project<>'default' AND (q.priority>?1 OR (q.priority=?1 AND q.task<=?2))",
+		all ? "is" : "iss", (int64_t)t->priority, t->id, t->project);
 	if (!rc)
 		rc = sched_why_queued(conn, c, t, &why, e);
 	if (rc)
@@ -85,13 +89,13 @@ enum err_code core_show(struct core *c, struct db_conn *conn, const char *id, un
 static enum err_code show_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct look *l = arg;
-	enum err_code rc = task_find(conn, l->ref, l->repo, l->id, e);
+	enum err_code rc = task_find(conn, l->project, l->ref, l->repo, l->id, e);
 	return rc ? rc : core_show(l->core, conn, l->id, SHOW_RUN | SHOW_PLACE, &l->out, e);
 }
 
-enum err_code core_task(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e)
+enum err_code core_task(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret, struct error *e)
 {
-	struct look l = { .core = c, .ref = ref, .repo = repo };
+	struct look l = { .core = c, .project = by.project, .ref = ref, .repo = repo };
 	enum err_code rc = db_read(c->db, show_op, &l, e);
 	if (rc)
 		return rc;
@@ -105,12 +109,12 @@ enum err_code core_task(struct core *c, const char *ref, const char *repo, struc
 static enum err_code resolve_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct look *l = arg;
-	return task_find(conn, l->ref, l->repo, l->id, e);
+	return task_find(conn, l->project, l->ref, l->repo, l->id, e);
 }
 
-enum err_code core_resolve(struct core *c, const char *ref, const char *repo, char ret_id[27], struct error *e)
+enum err_code core_resolve(struct core *c, struct caller by, const char *ref, const char *repo, char ret_id[27], struct error *e)
 {
-	struct look l = { .core = c, .ref = ref, .repo = repo };
+	struct look l = { .core = c, .project = by.project, .ref = ref, .repo = repo };
 	enum err_code rc = db_read(c->db, resolve_op, &l, e);
 	if (!rc)
 		memcpy(ret_id, l.id, ID_SIZE);
@@ -121,7 +125,7 @@ static enum err_code runs_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct look *l = arg;
 	AUTO_TASK struct task_row t = { 0 };
-	enum err_code rc = task_find(conn, l->ref, l->repo, l->id, e);
+	enum err_code rc = task_find(conn, l->project, l->ref, l->repo, l->id, e);
 	if (!rc)
 		rc = task_load(conn, l->id, &t, e);
 	l->out = js_array();
@@ -135,9 +139,9 @@ static enum err_code runs_op(struct db_conn *conn, void *arg, struct error *e)
 	return rc;
 }
 
-enum err_code core_runs(struct core *c, const char *ref, const char *repo, struct js **ret_list, struct error *e)
+enum err_code core_runs(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_list, struct error *e)
 {
-	struct look l = { .core = c, .ref = ref, .repo = repo };
+	struct look l = { .core = c, .project = by.project, .ref = ref, .repo = repo };
 	enum err_code rc = db_read(c->db, runs_op, &l, e);
 	if (rc) {
 		js_free(l.out);
@@ -153,15 +157,15 @@ static enum err_code run_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct look *l = arg;
 	AUTO_RUN struct run_row r = { 0 };
-	enum err_code rc = run_load(conn, l->ref, &r, e);
+	enum err_code rc = run_find(conn, l->project, l->ref, &r, e);
 	if (!rc)
 		l->out = run_to_js(&r);
 	return rc;
 }
 
-enum err_code core_run(struct core *c, const char *run_id, struct js **ret, struct error *e)
+enum err_code core_run(struct core *c, struct caller by, const char *run_id, struct js **ret, struct error *e)
 {
-	struct look l = { .core = c, .ref = run_id };
+	struct look l = { .core = c, .project = by.project, .ref = run_id };
 	enum err_code rc = db_read(c->db, run_op, &l, e);
 	if (!rc)
 		*ret = l.out;
@@ -174,12 +178,26 @@ struct cancel {
 	struct outbox out;
 };
 
+struct over { const char *id; bool *ret; };
+
+static enum err_code over_op(struct db_conn *conn, void *arg, struct error *e)
+{
+	const struct over *o = arg;
+	return db_has(conn, e, o->ret, "SELECT 1 FROM tasks WHERE id=?1 AND completed_at IS NOT NULL", "s", o->id);
+}
+
+enum err_code core_is_over(struct core *c, const char *id, bool *ret, struct error *e)
+{
+	struct over o = { id, ret };
+	return db_read(c->db, over_op, &o, e);
+}
+
 /* A queued or waiting task ends here; a running one is told through its runner's commands, and ends when that has ended. */
 static enum err_code cancel_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct cancel *k = arg;
 	AUTO_TASK struct task_row t = { 0 };
-	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
+	enum err_code rc = task_find(conn, k->look.project, k->look.ref, k->look.repo, k->look.id, e);
 	if (!rc)
 		rc = task_load(conn, k->look.id, &t, e);
 	bool live = false;
@@ -202,9 +220,9 @@ static enum err_code cancel_op(struct db_conn *conn, void *arg, struct error *e)
 	return rc;
 }
 
-enum err_code core_cancel(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e)
+enum err_code core_cancel(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e)
 {
-	struct cancel k = { .look = { .core = c, .ref = ref, .repo = repo }, .who = who };
+	struct cancel k = { .look = { .core = c, .project = by.project, .ref = ref, .repo = repo }, .who = by.who, .out.core = c };
 	enum err_code rc = db_write(c->db, cancel_op, &k, e);
 	if (!rc) {
 		external_asked_to_end(c, k.look.id);
@@ -212,7 +230,7 @@ enum err_code core_cancel(struct core *c, const char *who, const char *ref, cons
 		AUTO_FREE char *topic = mem_printf("commands:%s", k.look.id);
 		hub_touch(c->hub, topic);
 		reconcile_workspace(c, k.look.id);
-		rc = core_task(c, k.look.id, NULL, ret_task, e);
+		rc = core_task(c, by, k.look.id, NULL, ret_task, e);
 	}
 	outbox_release(&k.out);
 	return rc;
@@ -224,7 +242,7 @@ static enum err_code interrupt_op(struct db_conn *conn, void *arg, struct error 
 	struct cancel *k = arg;
 	AUTO_TASK struct task_row t = { 0 };
 	bool live = false;
-	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
+	enum err_code rc = task_find(conn, k->look.project, k->look.ref, k->look.repo, k->look.id, e);
 	if (!rc)
 		rc = task_load(conn, k->look.id, &t, e);
 	if (!rc)
@@ -241,15 +259,15 @@ static enum err_code interrupt_op(struct db_conn *conn, void *arg, struct error 
 	return rc ? rc : event_add(conn, t.id, "task.interrupt_asked", NULL, 0, k->who, clock_wall_ms(), NULL, &k->out, e);
 }
 
-enum err_code core_interrupt(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e)
+enum err_code core_interrupt(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e)
 {
-	struct cancel k = { .look = { .core = c, .ref = ref, .repo = repo }, .who = who };
+	struct cancel k = { .look = { .core = c, .project = by.project, .ref = ref, .repo = repo }, .who = by.who, .out.core = c };
 	enum err_code rc = db_write(c->db, interrupt_op, &k, e);
 	if (!rc) {
 		AUTO_FREE char *topic = mem_printf("commands:%s", k.look.id);
 		core_publish(c, &k.out);
 		hub_touch(c->hub, topic);
-		rc = core_task(c, k.look.id, NULL, ret_task, e);
+		rc = core_task(c, by, k.look.id, NULL, ret_task, e);
 	}
 	outbox_release(&k.out);
 	return rc;
@@ -289,7 +307,7 @@ static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct again *k = arg;
 	struct move m = { .to = PHASE_QUEUED, .actor = k->who, .reopen = true };
-	enum err_code rc = task_find(conn, k->look.ref, k->look.repo, k->look.id, e);
+	enum err_code rc = task_find(conn, k->look.project, k->look.ref, k->look.repo, k->look.id, e);
 	if (!rc)
 		rc = check_ours(conn, k->look.id, e);
 	if (!rc)
@@ -305,14 +323,14 @@ static enum err_code retry_op(struct db_conn *conn, void *arg, struct error *e)
 	return rc;
 }
 
-enum err_code core_retry(struct core *c, const char *who, const char *ref, const char *repo, struct js **ret_task, struct error *e)
+enum err_code core_retry(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e)
 {
-	struct again k = { .look = { .core = c, .ref = ref, .repo = repo }, .who = who };
+	struct again k = { .look = { .core = c, .project = by.project, .ref = ref, .repo = repo }, .who = by.who, .out.core = c };
 	enum err_code rc = db_write(c->db, retry_op, &k, e);
 	if (!rc) {
 		core_publish(c, &k.out);
 		sched_ask(c);
-		rc = core_task(c, k.look.id, NULL, ret_task, e);
+		rc = core_task(c, by, k.look.id, NULL, ret_task, e);
 	}
 	outbox_release(&k.out);
 	return rc;
@@ -358,10 +376,10 @@ static void delete_files(struct core *c, const struct removal *l, const char *di
 		log_warn("task %s: deleted, but not all of its files: %s", l->id, e.text);
 }
 
-enum err_code core_delete(struct core *c, const char *who UNUSED, const char *ref, const char *repo, struct error *e)
+enum err_code core_delete(struct core *c, struct caller by, const char *ref, const char *repo, struct error *e)
 {
 	struct removal l = { .ref = ref };
-	enum err_code rc = core_resolve(c, ref, repo, l.id, e);
+	enum err_code rc = core_resolve(c, by, ref, repo, l.id, e);
 	if (rc)
 		return rc;
 	AUTO_FREE char *dir = dir_of(c, l.id);

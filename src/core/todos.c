@@ -7,7 +7,7 @@
 #include <string.h>
 
 struct todos_look {
-	const char *ref, *repo;
+	const char *project, *ref, *repo;
 	struct js *out;
 };
 
@@ -41,12 +41,8 @@ static void apply_update(struct js *items, const struct js *data)
 	}
 }
 
-enum err_code todos_take(struct db_conn *c, const char *task, const char *worker, const char *type, const struct js *data, int64_t at, struct error *e)
+void todos_apply(struct js *all, const char *worker, const char *type, const struct js *data, int64_t at)
 {
-	AUTO_JS struct js *all = NULL;
-	enum err_code rc = load(c, task, &all, e);
-	if (rc)
-		return rc;
 	struct js *mine = js_get(all, worker) ? js_copy(js_get(all, worker)) : js_object();
 	js_set_int(mine, "at", at);
 	if (str_eq(type, "todo.snapshot") && js_type(js_get(data, "items")) == JS_ARRAY)
@@ -54,6 +50,15 @@ enum err_code todos_take(struct db_conn *c, const char *task, const char *worker
 	else if (str_eq(type, "todo.update"))
 		apply_update(js_get(mine, "items"), data);
 	js_set(all, worker, mine);
+}
+
+enum err_code todos_take(struct db_conn *c, const char *task, const char *worker, const char *type, const struct js *data, int64_t at, struct error *e)
+{
+	AUTO_JS struct js *all = NULL;
+	enum err_code rc = load(c, task, &all, e);
+	if (rc)
+		return rc;
+	todos_apply(all, worker, type, data, at);
 	AUTO_FREE char *text = js_dump(all);
 	return db_exec(c, e, "UPDATE tasks SET todos=?2 WHERE id=?1", "ss", task, text);
 }
@@ -65,7 +70,7 @@ static enum err_code todos_op(struct db_conn *c, void *arg, struct error *e)
 	AUTO_JS struct js *all = NULL;
 	struct js *list = js_array();
 	int64_t at = 0;
-	enum err_code rc = task_find(c, l->ref, l->repo, id, e);
+	enum err_code rc = task_find(c, l->project, l->ref, l->repo, id, e);
 	if (!rc)
 		rc = load(c, id, &all, e);
 	for (struct js_iter it = js_iter(all); it.key; js_next(&it)) {
@@ -84,9 +89,9 @@ static enum err_code todos_op(struct db_conn *c, void *arg, struct error *e)
 	return rc;
 }
 
-enum err_code core_todos(struct core *c, const char *ref, const char *repo, struct js **ret, struct error *e)
+enum err_code core_todos(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret, struct error *e)
 {
-	struct todos_look l = { .ref = ref, .repo = repo };
+	struct todos_look l = { .project = by.project, .ref = ref, .repo = repo };
 	enum err_code rc = db_read(c->db, todos_op, &l, e);
 	if (rc)
 		js_free(l.out);

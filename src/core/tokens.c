@@ -15,8 +15,9 @@
 
 struct token {
 	char hash[crypto_hash_sha256_BYTES * 2 + 1];
-	char *name;
+	char *name, *project;
 	int64_t expires_at; /* 0: never */
+	bool local;
 };
 
 struct tokens {
@@ -27,8 +28,10 @@ struct tokens {
 
 static void tokens_clear(struct tokens *t)
 {
-	for (size_t i = 0; i < t->count; i++)
+	for (size_t i = 0; i < t->count; i++) {
 		free(t->list[i].name);
+		free(t->list[i].project);
+	}
 	free(TAKE_PTR(t->list));
 	t->count = 0;
 }
@@ -61,7 +64,7 @@ static enum err_code load_op(struct db_conn *c, void *arg, struct error *e)
 	struct tokens *t = arg;
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT hash, name, expires_at FROM tokens WHERE revoked_at IS NULL", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT hash, name, expires_at, project, local FROM tokens WHERE revoked_at IS NULL", &s, e);
 	if (rc)
 		return rc;
 	while (!(rc = db_step(s, &row, e)) && row) {
@@ -70,6 +73,8 @@ static enum err_code load_op(struct db_conn *c, void *arg, struct error *e)
 		snprintf(one->hash, sizeof(one->hash), "%s", db_text(s, 0));
 		one->name = mem_strdup(db_text(s, 1));
 		one->expires_at = db_int(s, 2);
+		one->project = mem_strdup(db_text(s, 3));
+		one->local = db_int(s, 4);
 	}
 	db_done(s);
 	return rc;
@@ -85,27 +90,42 @@ enum err_code tokens_load(struct core *c, struct error *e)
 	return rc;
 }
 
-char *core_token_check(struct core *c, const char *text)
+bool core_token_check(struct core *c, const char *text, char **ret_who, char **ret_project, bool *ret_local)
 {
 	char hash[crypto_hash_sha256_BYTES * 2 + 1];
-	char *who = NULL;
+	bool opens = false;
 	if (!str_starts(text, TOKEN_PREFIX))
-		return NULL;
+		return false;
 	hash_text(text, hash);
 	pthread_mutex_lock(&c->tokens->lock);
-	for (size_t i = 0; i < c->tokens->count && !who; i++) {
+	for (size_t i = 0; i < c->tokens->count && !opens; i++) {
 		const struct token *t = &c->tokens->list[i];
-		if (str_const_time_eq(hash, t->hash) && (!t->expires_at || clock_wall_ms() < t->expires_at))
-			who = mem_printf("token:%s", t->name);
+		opens = str_const_time_eq(hash, t->hash) && (!t->expires_at || clock_wall_ms() < t->expires_at);
+		if (opens) {
+			*ret_who = mem_printf("token:%s", t->name);
+			*ret_project = mem_strdup(t->project);
+			*ret_local = t->local;
+		}
 	}
 	pthread_mutex_unlock(&c->tokens->lock);
-	return who;
+	return opens;
+}
+
+bool core_project_exists(struct core *c, const char *project)
+{
+	bool found = str_eq(project, PROJECT_DEFAULT);
+	pthread_mutex_lock(&c->tokens->lock);
+	for (size_t i = 0; i < c->tokens->count && !found; i++)
+		found = str_eq(c->tokens->list[i].project, project);
+	pthread_mutex_unlock(&c->tokens->lock);
+	return found;
 }
 
 struct creation {
 	char id[ID_SIZE], hash[crypto_hash_sha256_BYTES * 2 + 1];
-	const char *name, *who;
+	const char *name, *project, *who;
 	int64_t expires_at, now;
+	bool local;
 };
 
 static enum err_code create_op(struct db_conn *c, void *arg, struct error *e)
@@ -119,8 +139,8 @@ static enum err_code create_op(struct db_conn *c, void *arg, struct error *e)
 	if (!rc && count >= TOKENS_MAX)
 		return error_set(e, ERR_LIMIT, "there are %d tokens already", TOKENS_MAX);
 	if (!rc)
-		rc = db_exec(c, e, "INSERT INTO tokens(id,name,hash,created_by,created_at,expires_at) VALUES(?1,?2,?3,?4,?5,NULLIF(?6,0))", "ssssii",
-			k->id, k->name, k->hash, k->who, k->now, k->expires_at);
+		rc = db_exec(c, e, "INSERT INTO tokens(id,name,hash,created_by,created_at,expires_at,project,local) VALUES(?1,?2,?3,?4,?5,NULLIF(?6,0),?7,?8)", "ssssiisi",
+			k->id, k->name, k->hash, k->who, k->now, k->expires_at, k->project, (int64_t)k->local);
 	if (rc == ERR_CONFLICT) {
 		error_set(e, ERR_CONFLICT, "there is a token '%s' already", k->name);
 		error_hint(e, "signalbox token revoke %s, or choose another name", k->name);
@@ -136,11 +156,13 @@ static void set_time(struct js *o, const char *member, int64_t at)
 	js_set(o, member, at ? js_string(text) : js_null());
 }
 
-static struct js *show_token(const char *id, const char *name, const char *who, int64_t created, int64_t expires, int64_t revoked)
+static struct js *show_token(const char *id, const char *name, const char *project, bool local, const char *who, int64_t created, int64_t expires, int64_t revoked)
 {
 	struct js *o = js_object();
 	js_set_str(o, "id", id);
 	js_set_str(o, "name", name);
+	js_set_str(o, "project", project);
+	js_set_bool(o, "local", local);
 	js_set_str(o, "created_by", who);
 	set_time(o, "created_at", created);
 	set_time(o, "expires_at", expires);
@@ -150,7 +172,7 @@ static struct js *show_token(const char *id, const char *name, const char *who, 
 
 static enum err_code check_body(const struct js *body, struct creation *k, struct error *e)
 {
-	static const char *const members[] = { "name", "expires_in", NULL };
+	static const char *const members[] = { "name", "expires_in", "project", "local", NULL };
 	int64_t seconds = 0;
 	enum err_code rc = js_check_members(body, "", members, e);
 	if (!rc)
@@ -160,7 +182,15 @@ static enum err_code check_body(const struct js *body, struct creation *k, struc
 	if (!rc)
 		rc = js_want_i64(body, "", "expires_in", 1, EXPIRES_MAX_S, &seconds, e);
 	k->expires_at = seconds ? k->now + seconds * 1000 : 0;
-	return rc;
+	k->project = PROJECT_DEFAULT;
+	if (!rc)
+		rc = js_want_str(body, "", "project", &k->project, e);
+	if (!rc)
+		rc = project_check(k->project, e);
+	k->local = str_eq(k->project, PROJECT_DEFAULT);
+	if (rc || k->local)
+		return rc ? rc : js_want_bool(body, "", "local", &k->local, e);
+	return js_flag(body, "local", false) ? error_set(e, ERR_INVALID, "local: only tokens of the project 'default' may name directories of this machine") : ERR_OK;
 }
 
 enum err_code core_token_create(struct core *c, const char *who, const struct js *body, struct js **ret_token, struct error *e)
@@ -179,7 +209,7 @@ enum err_code core_token_create(struct core *c, const char *who, const struct js
 	if (!rc)
 		rc = tokens_load(c, e);
 	if (!rc) {
-		*ret_token = show_token(k.id, k.name, who, k.now, k.expires_at, 0);
+		*ret_token = show_token(k.id, k.name, k.project, k.local, who, k.now, k.expires_at, 0);
 		js_set_str(*ret_token, "token", strbuf_str(&text));
 	}
 	sodium_memzero(secret, sizeof(secret));
@@ -192,11 +222,11 @@ static enum err_code list_tokens_op(struct db_conn *c, void *arg, struct error *
 	struct js *data = arg;
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT id, name, created_by, created_at, expires_at, revoked_at FROM tokens ORDER BY id DESC", &s, e);
+	enum err_code rc = db_prepare(c, "SELECT id, name, project, local, created_by, created_at, expires_at, revoked_at FROM tokens ORDER BY id DESC", &s, e);
 	if (rc)
 		return rc;
 	while (!(rc = db_step(s, &row, e)) && row)
-		js_push(data, show_token(db_text(s, 0), db_text(s, 1), db_text(s, 2), db_int(s, 3), db_int(s, 4), db_int(s, 5)));
+		js_push(data, show_token(db_text(s, 0), db_text(s, 1), db_text(s, 2), db_int(s, 3), db_text(s, 4), db_int(s, 5), db_int(s, 6), db_int(s, 7)));
 	db_done(s);
 	return rc;
 }

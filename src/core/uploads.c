@@ -30,7 +30,7 @@ struct upload {
 	char *block;
 	size_t block_len;
 	bool resumable, finished;
-	char *name, *who;
+	char *name, *who, *project;
 	int64_t created_at;
 };
 
@@ -188,7 +188,6 @@ static struct upload *upload_new(struct core *c)
 	struct upload *u = NEW(struct upload);
 	u->core = c;
 	u->fd = -1;
-	u->block = mem_alloc(UPLOAD_BLOCK);
 	u->begun_ms = clock_mono_ms();
 	u->created_at = clock_wall_ms();
 	return u;
@@ -203,7 +202,7 @@ static enum err_code write_record(const struct upload *u, int64_t size, struct e
 	js_set_str(o, "id", u->id);
 	js_set(o, "name", js_string(u->name));
 	js_set_int(o, "size", size);
-	js_set_str(o, "project", "default");
+	js_set_str(o, "project", u->project);
 	js_set_str(o, "created_by", u->who);
 	js_set_str(o, "created_at", at);
 	AUTO_FREE char *text = js_dump(o);
@@ -243,7 +242,8 @@ enum err_code upload_begin(struct core *c, const struct upload_ask *ask, struct 
 	u->size = ask->size;
 	u->resumable = ask->later;
 	u->name = mem_strdup(ask->name);
-	u->who = mem_strdup(ask->who);
+	u->who = mem_strdup(ask->by.who);
+	u->project = mem_strdup(ask->by.project);
 	rc = enter(u, true, e);
 	if (!rc)
 		rc = make_file(u, e);
@@ -276,10 +276,10 @@ static enum err_code resume_open(struct upload *u, int64_t offset, int64_t lengt
 	return ERR_OK;
 }
 
-enum err_code upload_resume(struct core *c, const char *id, int64_t offset, int64_t length, struct upload **ret, struct error *e)
+enum err_code upload_resume(struct core *c, struct caller by, const char *id, int64_t offset, int64_t length, struct upload **ret, struct error *e)
 {
 	AUTO_JS struct js *known = NULL;
-	enum err_code rc = upload_get(c, id, &known, e);
+	enum err_code rc = upload_get(c, by, id, &known, e);
 	if (rc)
 		return rc;
 	struct upload *u = upload_new(c);
@@ -305,19 +305,18 @@ static enum err_code check_write(struct upload *u, size_t n, struct error *e)
 	return check_size(u->core, u->at + (int64_t)n, e);
 }
 
-static enum err_code write_block(struct upload *u, struct error *e)
+static enum err_code write_bytes(struct upload *u, const char *data, size_t left, struct error *e)
 {
-	size_t done = 0;
-	while (done < u->block_len) {
-		ssize_t n = pwrite(u->fd, u->block + done, u->block_len - done, u->written);
+	while (left) {
+		ssize_t n = pwrite(u->fd, data, left, u->written);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return error_errno(e, "write the upload");
 		u->written += n;
-		done += (size_t)n;
+		data += n;
+		left -= (size_t)n;
 	}
-	u->block_len = 0;
 	if (u->written - u->flushed < UPLOAD_FLUSH_BYTES)
 		return ERR_OK;
 	(void)sync_file_range(u->fd, u->flushed, u->written - u->flushed, SYNC_FILE_RANGE_WRITE);
@@ -325,19 +324,43 @@ static enum err_code write_block(struct upload *u, struct error *e)
 	return ERR_OK;
 }
 
+static enum err_code write_block(struct upload *u, struct error *e)
+{
+	size_t n = u->block_len;
+	u->block_len = 0;
+	return n ? write_bytes(u, u->block, n, e) : ERR_OK;
+}
+
+/* How many of the bytes were put into the block. */
+static size_t block_add(struct upload *u, const char *data, size_t n)
+{
+	size_t part = n < UPLOAD_BLOCK - u->block_len ? n : UPLOAD_BLOCK - u->block_len;
+	u->block = u->block ? u->block : mem_alloc(UPLOAD_BLOCK);
+	memcpy(u->block + u->block_len, data, part);
+	u->block_len += part;
+	return part;
+}
+
+/* Small pieces are gathered; large ones need not be copied once more. */
+static enum err_code take_bytes(struct upload *u, const char *data, size_t n, struct error *e)
+{
+	enum err_code rc = ERR_OK;
+	for (size_t part; !rc && n; data += part, n -= part) {
+		bool straight = !u->block_len && n >= UPLOAD_BLOCK;
+		part = straight ? n : block_add(u, data, n);
+		u->at += (int64_t)part;
+		if (straight)
+			rc = write_bytes(u, data, n, e);
+		else if (u->block_len == UPLOAD_BLOCK)
+			rc = write_block(u, e);
+	}
+	return rc;
+}
+
 enum err_code upload_write(struct upload *u, const char *data, size_t n, struct error *e)
 {
 	enum err_code rc = check_write(u, n, e);
-	while (!rc && n) {
-		size_t part = n < UPLOAD_BLOCK - u->block_len ? n : UPLOAD_BLOCK - u->block_len;
-		memcpy(u->block + u->block_len, data, part);
-		u->block_len += part;
-		u->at += (int64_t)part;
-		data += part;
-		n -= part;
-		rc = u->block_len == UPLOAD_BLOCK ? write_block(u, e) : ERR_OK;
-	}
-	return rc;
+	return rc ? rc : take_bytes(u, data, n, e);
 }
 
 const char *upload_id(const struct upload *u)
@@ -374,7 +397,7 @@ enum err_code upload_finish(struct upload *u, struct js **ret, struct error *e)
 	if (rc)
 		return rc;
 	u->finished = true;
-	return upload_get(u->core, u->id, ret, e);
+	return upload_get(u->core, THE_SERVER, u->id, ret, e);
 }
 
 void upload_close(struct upload *u)
@@ -391,5 +414,6 @@ void upload_close(struct upload *u)
 	free(u->block);
 	free(u->name);
 	free(u->who);
+	free(u->project);
 	free(u);
 }

@@ -57,7 +57,7 @@ static int64_t ms_of(const struct timespec *t)
 	return (int64_t)t->tv_sec * 1000 + t->tv_nsec / 1000000;
 }
 
-enum err_code upload_get(struct core *c, const char *id, struct js **ret, struct error *e)
+enum err_code upload_get(struct core *c, struct caller by, const char *id, struct js **ret, struct error *e)
 {
 	struct stat st;
 	bool whole;
@@ -66,7 +66,7 @@ enum err_code upload_get(struct core *c, const char *id, struct js **ret, struct
 		return unknown(id, e);
 	AUTO_FREE char *path = uploads_path(c, id, ".json");
 	AUTO_JS struct js *o = file_exists(path) ? js_load(path, RECORD_MAX, e) : NULL;
-	if (!o) /* it comes in one piece, which is not whole yet */
+	if (!o || !project_has(by.project, js_str_or(o, "project", PROJECT_DEFAULT))) /* it comes in one piece, which is not whole yet; or it is somebody else's */
 		return unknown(id, e);
 	js_set_int(o, "received", (int64_t)st.st_size);
 	js_set_str(o, "state", whole ? "complete" : "partial");
@@ -89,27 +89,34 @@ static void each(struct core *c, void (*fn)(struct core *, const char *id, const
 		closedir(d);
 }
 
+struct listing {
+	struct caller by;
+	struct js *list;
+};
+
 static void add_to_list(struct core *c, const char *id, const char *suffix, void *ctx)
 {
+	struct listing *l = ctx;
 	struct js *o = NULL;
-	if (str_eq(suffix, ".json") && upload_get(c, id, &o, NULL) == ERR_OK)
-		js_push(ctx, o);
+	if (str_eq(suffix, ".json") && upload_get(c, l->by, id, &o, NULL) == ERR_OK)
+		js_push(l->list, o);
 }
 
-enum err_code upload_list(struct core *c, struct js **ret, struct error *e UNUSED)
+enum err_code upload_list(struct core *c, struct caller by, struct js **ret, struct error *e UNUSED)
 {
-	struct js *o = js_object(), *list = js_array();
-	each(c, add_to_list, list);
-	js_set(o, "data", list);
+	struct listing l = { .by = by, .list = js_array() };
+	struct js *o = js_object();
+	each(c, add_to_list, &l);
+	js_set(o, "data", l.list);
 	js_set(o, "next_cursor", js_null());
 	*ret = o;
 	return ERR_OK;
 }
 
-enum err_code upload_delete(struct core *c, const char *id, struct error *e)
+enum err_code upload_delete(struct core *c, struct caller by, const char *id, struct error *e)
 {
 	AUTO_JS struct js *known = NULL;
-	enum err_code rc = upload_get(c, id, &known, e);
+	enum err_code rc = upload_get(c, by, id, &known, e);
 	if (rc)
 		return rc;
 	if (uploads_is_receiving(c, id))
@@ -118,11 +125,11 @@ enum err_code upload_delete(struct core *c, const char *id, struct error *e)
 	return ERR_OK;
 }
 
-enum err_code upload_open(struct core *c, const char *id, int *ret_fd, struct js **ret, struct error *e)
+enum err_code upload_open(struct core *c, struct caller by, const char *id, int *ret_fd, struct js **ret, struct error *e)
 {
 	AUTO_JS struct js *known = NULL;
 	AUTO_FREE char *path = uploads_path(c, id, ".data");
-	enum err_code rc = upload_get(c, id, &known, e);
+	enum err_code rc = upload_get(c, by, id, &known, e);
 	if (rc)
 		return rc;
 	if (!str_eq(js_str(known, "state"), "complete")) {
@@ -190,7 +197,7 @@ struct use {
 static enum err_code use_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct use *u = arg;
-	return db_has(conn, e, &u->used, "SELECT 1 FROM tasks WHERE phase NOT IN ('succeeded','failed','canceled','timed_out','lost')"
+	return db_has(conn, e, &u->used, "SELECT 1 FROM tasks WHERE " SQL_LIVE("phase")
 		" AND json_extract(spec, '$.source.upload')=?1 LIMIT 1", "s", u->id);
 }
 

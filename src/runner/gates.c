@@ -236,6 +236,19 @@ static void write_file(struct runner *r, const struct gate *g)
 		log_warn("gate %s: %s", g->id, e.text);
 }
 
+/* The server is told the deadline on the clock that holds, too. */
+static void blocked_event(struct runner *r, const struct gate *g)
+{
+	struct js *data = js_copy(g->data);
+	if (g->deadline_ms) {
+		struct js *clock = js_object();
+		js_set_str(clock, "boot", clock_boot_id());
+		js_set_int(clock, "mono", g->deadline_ms);
+		js_set(data, "deadline_clock", clock);
+	}
+	runner_event(r, "gate.blocked", "agent", data);
+}
+
 void gates_ask(void *runner, const struct agent_ask *ask)
 {
 	struct runner *r = runner;
@@ -251,7 +264,7 @@ void gates_ask(void *runner, const struct agent_ask *ask)
 	js_set_str(data, "request", g->request);
 	set_deadline(r, g);
 	write_file(r, g);
-	runner_event(r, "gate.blocked", "agent", js_ref(data));
+	blocked_event(r, g);
 	pause_clocks(r);
 }
 
@@ -275,40 +288,56 @@ void gates_command(struct runner *r, const struct js *data)
 		deliver(r, g, js_get(data, "decision"));
 }
 
-static struct js *make_decision(const struct gate *g, const struct js *checked, const char *actor)
+/* Links a decision made here and tells which counts; NULL: it could not be written. */
+static struct js *link_decision(struct runner *r, const struct gate *g, const struct js *checked, const char *actor, bool *ret_won)
 {
-	struct js *o = js_object();
-	char id[ID_SIZE], at[RFC3339_SIZE];
-	clock_new_id(id);
-	clock_rfc3339(clock_wall_ms(), at);
-	js_set_str(o, "id", id);
-	js_set_str(o, "gate", g->id);
-	js_merge(o, checked);
-	js_set_str(o, "actor", actor);
-	js_set_str(o, "at", at);
-	return o;
+	struct error e = ERROR_INIT;
+	struct js *winner = NULL;
+	AUTO_JS struct js *decision = decision_make(g->id, checked, actor);
+	if (gatefile_settle(task_dir(r), g->id, decision, &winner, ret_won, &e)) {
+		log_warn("gate %s: %s", g->id, e.text);
+		return NULL;
+	}
+	return winner;
+}
+
+static void settled_event(struct runner *r, const struct gate *g, const struct js *decision)
+{
+	const char *state = decision_state(js_str_or(decision, "decision", "cancel"));
+	AUTO_FREE char *type = mem_printf("gate.%s", state ? state : "canceled");
+	struct js *data = js_object();
+	js_set_str(data, "gate", g->id);
+	js_set(data, "decision", js_ref(decision));
+	runner_event(r, type, "runner", data);
 }
 
 bool gates_settle(struct runner *r, struct gate *g, const struct js *checked, const char *actor)
 {
-	struct error e = ERROR_INIT;
-	struct js *winner = NULL;
 	bool won = false;
-	AUTO_JS struct js *decision = make_decision(g, checked, actor);
-	if (gatefile_settle(task_dir(r), g->id, decision, &winner, &won, &e)) {
-		log_warn("gate %s: %s", g->id, e.text);
+	AUTO_JS struct js *counts = link_decision(r, g, checked, actor, &won);
+	if (!counts)
 		return false;
-	}
-	AUTO_JS struct js *counts = winner;
 	if (!won && decision_is_secret(g->data))
 		return true; /* it is sealed: the server brings it */
-	AUTO_FREE char *type = mem_printf("gate.%s", decision_state(js_str_or(counts, "decision", "cancel")) ? decision_state(js_str_or(counts, "decision", "cancel")) : "canceled");
-	struct js *data = js_object();
-	js_set_str(data, "gate", g->id);
-	js_set(data, "decision", js_ref(counts));
-	runner_event(r, type, "runner", data);
+	settled_event(r, g, counts);
 	deliver(r, g, counts);
 	return true;
+}
+
+/* Only where the verdict leaves no doubt: a run that died leaves its questions to the next attempt, and which ends are deaths the server says. */
+void gates_close(struct runner *r)
+{
+	AUTO_JS struct js *word = js_object();
+	js_set_str(word, "decision", "cancel");
+	if (r->verdict.phase != PHASE_CANCELED && r->verdict.phase != PHASE_TIMED_OUT)
+		return;
+	for (; r->gate_count; gate_release(&r->gates[--r->gate_count])) {
+		const struct gate *g = &r->gates[r->gate_count - 1];
+		bool won = false;
+		AUTO_JS struct js *counts = link_decision(r, g, word, "runner", &won);
+		if (counts && (won || !decision_is_secret(g->data)))
+			settled_event(r, g, counts);
+	}
 }
 
 void gates_withdraw(void *runner, const char *request)
@@ -326,13 +355,7 @@ void gates_withdraw(void *runner, const char *request)
 
 static void expire(struct runner *r, struct gate *g)
 {
-	const char *then = js_str_or(g->data, "at_deadline", "reject");
-	AUTO_JS struct js *word = js_object();
-	struct js *answers = str_eq(then, "default") ? decision_default(g->kind, g->data, js_str(g->data, "default_answer")) : NULL;
-	js_set_str(word, "decision", "expire");
-	js_set_str(word, "then", answers ? "answer" : str_eq(then, "fail") ? "fail" : "reject");
-	if (answers)
-		js_set(word, "answers", answers);
+	AUTO_JS struct js *word = decision_expired(g->kind, g->data);
 	g->deadline_ms = 0;
 	if (!gates_settle(r, g, word, "signalbox"))
 		g->deadline_ms = clock_mono_ms() + RUNNER_SETTLE_RETRY_MS; /* a full disk, for example: nobody else ends the gate of a live run */

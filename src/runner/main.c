@@ -177,6 +177,7 @@ static enum err_code begin(struct runner *r, const char *dir, struct error *e)
 	r->out_file = r->err_file = r->requests_file = -1;
 	r->inlet.max = RUNNER_SEND_MAX;
 	fcntl(RUNNER_LOCK_FD, F_SETFD, FD_CLOEXEC);
+	fcntl(RUNNER_GATEWAY_FD, F_SETFD, FD_CLOEXEC);
 	prctl(PR_SET_DUMPABLE, 0); /* the tokens are ours alone */
 	enum err_code rc = read_spec(r, dir, e);
 	if (!rc)

@@ -118,6 +118,7 @@ void result_hand_in(struct runner *r)
 {
 	struct error e = ERROR_INIT;
 	runner_verdict(r, PHASE_SUCCEEDED, NULL, "%s", "");
+	gates_close(r);
 	struct js *o = js_object(), *event = js_object();
 	add_final(r, o);
 	add_changes(r, o);

@@ -24,6 +24,7 @@
 #define BOX_SETUP_INSIDE "/run/signalbox/setup.sh"
 #define RUNNER_LOCK_FD 3
 #define RUNNER_SECRETS_FD 4
+#define RUNNER_GATEWAY_FD 6 /* held as long as we live: it says that the model gateway is needed; 5 is the fetch's credential */
 #define RUNNER_BEAT_MS 10000
 #define RUNNER_BEATS_PER_TIMEOUT 4 /* at least so many within the server's heartbeat_timeout: one may be late, or lost with the server */
 #define RUNNER_BEAT_SOON_MS 1000 /* changes of the cause come together */
@@ -196,6 +197,7 @@ void gates_withdraw(void *runner, const char *request);	     /* sink.withdraw */
 void gates_command(struct runner *r, const struct js *data);	     /* a decision from the server */
 /* A decision made here: linked, told, delivered; one that was linked before counts instead. False: it could not be written. */
 bool gates_settle(struct runner *r, struct gate *g, const struct js *checked, const char *actor);
+void gates_close(struct runner *r); /* the run's end is its task's: nobody waits for an answer any more */
 void gates_check_time(struct runner *r, int64_t now_ms);
 int64_t gates_next_ms(const struct runner *r); /* INT64_MAX: nothing to wait for */
 void gates_tell_decided(struct runner *r, struct strbuf *out);       /* for the prompt */

@@ -127,6 +127,20 @@ void step_interrupt(struct runner *r)
 		proc_signal(&s->proc, SIGTERM);
 }
 
+/* An agent that says nothing after it was given a decision is as good as dead: what drives it may live while it does not.  As after any other death the
+ * next attempt is told. */
+static void time_is_up(struct runner *r, int64_t now_ms)
+{
+	const struct step *s = &r->step;
+	bool silent = str_eq(s->deadline_reason, "stall_timeout");
+	double limit_s = (double)(silent ? runner_limit(r, "stall_timeout") : now_ms - s->started_ms) / 1000;
+	if (silent && js_len(r->unheard))
+		runner_verdict(r, PHASE_FAILED, "agent_exited", "the %s has not said a word for %.1f s since it was given a decision", s->name, limit_s);
+	else
+		runner_verdict(r, PHASE_TIMED_OUT, s->deadline_reason, silent ? "the %s was silent for longer than its limit of %.1f s" : "the %s took longer than its limit of %.1f s",
+			s->name, limit_s);
+}
+
 void step_check_time(struct runner *r, int64_t now_ms)
 {
 	struct step *s = &r->step;
@@ -137,9 +151,7 @@ void step_check_time(struct runner *r, int64_t now_ms)
 		step_end(r);
 	} else if (s->deadline_ms && now_ms >= s->deadline_ms && !paused) {
 		s->deadline_ms = 0;
-		bool silent = str_eq(s->deadline_reason, "stall_timeout");
-		runner_verdict(r, PHASE_TIMED_OUT, s->deadline_reason, silent ? "the %s was silent for longer than its limit of %.1f s" : "the %s took longer than its limit of %.1f s",
-			s->name, (double)(silent ? runner_limit(r, "stall_timeout") : now_ms - s->started_ms) / 1000);
+		time_is_up(r, now_ms);
 		step_end(r);
 	}
 }

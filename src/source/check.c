@@ -173,6 +173,15 @@ enum err_code source_repo_key(const struct js *source, char **ret, struct error 
 	return kind->key(source, ret, e);
 }
 
+bool source_is_local(const struct js *source)
+{
+	AUTO(source_url_release) struct source_url url = { .text = NULL };
+
+	if (str_eq(js_str(source, "kind"), "local") || js_get(source, "dir"))
+		return true;
+	return js_str(source, "url") && source_url_parse(js_str(source, "url"), &url, NULL) == ERR_OK && url.kind == URL_FILE;
+}
+
 void source_make_repository(struct js *source)
 {
 	js_set_str(source, "kind", "git");

@@ -47,6 +47,8 @@ bool source_needs_proof(const struct js *source);
 void source_make_repository(struct js *source);
 /* The server's rules about URLs (policy.h), as far as they need nobody else. */
 MUST_USE enum err_code source_check_rules(const struct js *source, const struct js *rules, struct error *e);
+/* Whether it names a directory or file of this machine: a local source, or a URL of that kind in any spelling. */
+bool source_is_local(const struct js *source);
 /* The directory of the mirror that a git source has or would have below `cache`; NULL for others. The caller frees. */
 char *source_mirror_path(const struct js *source, const char *cache);
 /* Checks {"kind":"git","url","ref"} | {"kind":"archive","upload","keep_top"} | {"kind":"local","dir"} | {"kind":"none"} at the door: scheme, host, ref name, control characters, UTF-8, credentials in the URL. */

@@ -45,6 +45,8 @@ static void nonsense_is_refused_with_its_place_and_the_range(void **state)
 		{ "limits: {timeout: 18446744073709552}\n", "timeout" }, { "modle: {}\n", "modle" }, { "agents: {x: {adaptor: command}}\n", "agents.x" },
 		{ "limits: [1\n", "line" }, { "sandbox: {uid: 0}\n", "sandbox.uid" }, { "sandbox: {uid: nobody}\n", "sandbox.uid" },
 		{ "environments: {strict: {approvals: {ask: sometimes}}}\n", "environments.strict: approvals.ask" },
+		{ "environments: {x: {projects: beta}}\n", "environments.x.projects" }, { "agents: {x: {projects: [ok, No]}}\n", "agents.x.projects[1]" },
+		{ "agents: {x: {projects: [3]}}\n", "agents.x.projects[0]" },
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -54,6 +56,23 @@ static void nonsense_is_refused_with_its_place_and_the_range(void **state)
 		assert_non_null(strstr(e.text, bad[i].expected));
 		assert_null(c);
 	}
+}
+
+static void agents_and_environments_are_for_the_projects_that_they_name(void **state)
+{
+	static const struct { const char *project, *name; bool has; } looks[] = { { "default", "mine", true }, { "beta", "mine", false }, { "beta", "ours", true }, { "default", "ours", true },
+		{ "gamma", "ours", false }, { "gamma", "all", true }, { "gamma", "none", false }, { "*", "mine", false }, { "", "mine", false } };
+	struct conf *c = NULL;
+	(void)state;
+	assert_int_equal(load("environments: {mine: {}, ours: {projects: [beta]}, all: {projects: ['*']}}\nagents: {mine: {}, ours: {projects: [beta]}, all: {projects: ['*']}}\n", &c, NULL), ERR_OK);
+	for (size_t i = 0; i < ARRAY_SIZE(looks); i++) {
+		assert_true((conf_environment(c, looks[i].project, looks[i].name) != NULL) == looks[i].has);
+		assert_true((conf_agent(c, looks[i].project, looks[i].name) != NULL) == looks[i].has);
+	}
+	AUTO_JS struct js *names = conf_names(c, "gamma", "agents");
+	assert_int_equal(js_len(names), 1);
+	assert_string_equal(js_text(js_at(names, 0)), "all");
+	conf_free(c);
 }
 
 static void a_key_comes_from_the_file_it_names(void **state)
@@ -80,7 +99,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(limits_have_defaults_and_take_sizes_and_durations), cmocka_unit_test(nonsense_is_refused_with_its_place_and_the_range),
-		cmocka_unit_test(a_key_comes_from_the_file_it_names),
+		cmocka_unit_test(a_key_comes_from_the_file_it_names), cmocka_unit_test(agents_and_environments_are_for_the_projects_that_they_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

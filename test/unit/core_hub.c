@@ -24,7 +24,7 @@ static void count_wake(void *arg)
 static void take(void *ctx, int64_t seq, const char *line)
 {
 	struct seen *s = ctx;
-	strbuf_addf(&s->text, "%lld=%s ", (long long)seq, line);
+	strbuf_addf(&s->text, "%lld=%s ", (long long)seq, line ? line : "-");
 }
 
 static void take_live(void *ctx, const char *line)
@@ -190,14 +190,14 @@ static void live_lines_are_kept_for_nobody_and_dropped_for_the_slow(void **state
 	struct hub *h = hub_new();
 	struct seen s = { .text = STRBUF_INIT };
 	(void)state;
-	hub_publish_live(h, "t", "before");
+	hub_publish_live(h, "default", "t", "before");
 	struct hub_sub *sub = hub_subscribe(h, "t", count_wake, &s);
-	hub_publish_live(h, "t", "now");
+	hub_publish_live(h, "default", "t", "now");
 	hub_read_live(sub, take_live, &s);
 	assert_string_equal(strbuf_str(&s.text), "now ");
 	strbuf_reset(&s.text);
 	for (int i = 0; i < HUB_LIVE_RING * 3; i++)
-		hub_publish_live(h, "t", "x");
+		hub_publish_live(h, "default", "t", "x");
 	hub_read_live(sub, take_live, &s);
 	assert_int_equal(s.text.len, HUB_LIVE_RING * 2);
 	assert_int_equal(hub_subscribers(h), 1);
@@ -307,13 +307,13 @@ static void a_reader_of_all_gets_every_tasks_lines_in_the_order_of_their_commits
 	bool gap = true, last = false;
 	(void)state;
 	hub_seed_all(h, 40);
-	hub_publish_all(h, 41, "AAAAAA", "{\"before\":1}");
-	struct hub_sub *sub = hub_subscribe(h, HUB_ALL, count_wake, &s);
+	hub_publish_all(h, 41, &(struct hub_mark){ "AAAAAA", "default" }, "{\"before\":1}");
+	struct hub_sub *sub = hub_subscribe_all(h, "default", count_wake, &s);
 	assert_int_equal(hub_head(sub), 41);
-	hub_publish_all(h, 43, "BBBBBB", "{\"b\":1}");
-	hub_publish_all(h, 42, "AAAAAA", "{\"a\":2}");
+	hub_publish_all(h, 43, &(struct hub_mark){ "BBBBBB", "default" }, "{\"b\":1}");
+	hub_publish_all(h, 42, &(struct hub_mark){ "AAAAAA", "default" }, "{\"a\":2}");
 	hub_publish(h, "b", 2, "not for all");
-	hub_publish_live(h, "b", "live");
+	hub_publish_live(h, "default", "b", "live");
 	assert_int_equal(hub_head(sub), 43);
 	assert_int_equal(hub_read(sub, 41, 10, take, &s, &gap), 43);
 	assert_false(gap);
@@ -322,10 +322,40 @@ static void a_reader_of_all_gets_every_tasks_lines_in_the_order_of_their_commits
 	assert_int_equal(copy(sub, 41, HUB_SSE, 4096, &s.text, &rest, &last), 43);
 	assert_string_equal(strbuf_str(&s.text), "id: 42-AAAAAA\ndata: {\"cursor\":\"42-AAAAAA\",\"a\":2}\n\nid: 43-BBBBBB\ndata: {\"cursor\":\"43-BBBBBB\",\"b\":1}\n\n");
 	for (int64_t n = 44; n <= 44 + HUB_RING; n++)
-		hub_publish_all(h, n, "AAAAAA", "{}");
+		hub_publish_all(h, n, &(struct hub_mark){ "AAAAAA", "default" }, "{}");
 	assert_int_equal(hub_read(sub, 43, 10, take, &s, &gap), 43);
 	assert_true(gap);
 	hub_unsubscribe(sub);
+	strbuf_release(&s.text);
+	hub_free(h);
+}
+
+static void a_reader_of_all_gets_nothing_of_other_projects_but_their_numbers(void **state)
+{
+	struct hub *h = hub_new();
+	struct seen s = { .text = STRBUF_INIT };
+	struct strbuf rest = STRBUF_INIT;
+	bool gap = true, last = false;
+	(void)state;
+	hub_seed_all(h, 40);
+	struct hub_sub *mine = hub_subscribe_all(h, "mine", count_wake, &s), *nobody = hub_subscribe(h, HUB_ALL, count_wake, &s);
+	hub_publish_all(h, 41, &(struct hub_mark){ "AAAAAA", "other" }, "{\"a\":1}");
+	hub_publish_all(h, 42, &(struct hub_mark){ "BBBBBB", "mine" }, "{\"b\":1}");
+	hub_publish_all(h, 43, &(struct hub_mark){ "AAAAAA", "other" }, "{\"a\":2}");
+	hub_publish_live(h, "other", "a", "live of a");
+	hub_publish_live(h, "mine", "b", "live of b");
+	assert_int_equal(copy(mine, 40, HUB_JSONL, 4096, &s.text, &rest, &last), 43);
+	assert_string_equal(strbuf_str(&s.text), "{\"cursor\":\"42-BBBBBB\",\"b\":1}\n");
+	strbuf_reset(&s.text);
+	assert_int_equal(hub_read(mine, 40, 10, take, &s, &gap), 43);
+	hub_read_live(mine, take_live, &s);
+	assert_string_equal(strbuf_str(&s.text), "41=- 42={\"b\":1} 43=- live of b ");
+	strbuf_reset(&s.text);
+	assert_int_equal(copy(nobody, 40, HUB_SSE, 4096, &s.text, &rest, &last), 43);
+	hub_read_live(nobody, take_live, &s);
+	assert_int_equal(s.text.len, 0);
+	hub_unsubscribe(mine);
+	hub_unsubscribe(nobody);
 	strbuf_release(&s.text);
 	hub_free(h);
 }
@@ -335,6 +365,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(lines_go_out_as_sse_or_json_lines_and_the_last_one_is_known), cmocka_unit_test(a_line_longer_than_the_buffer_is_left_to_its_reader),
 		cmocka_unit_test(everybody_in_a_crowd_is_woken), cmocka_unit_test(a_reader_of_all_gets_every_tasks_lines_in_the_order_of_their_commits),
+		cmocka_unit_test(a_reader_of_all_gets_nothing_of_other_projects_but_their_numbers),
 		cmocka_unit_test(a_subscriber_reads_what_was_published_after_its_cursor), cmocka_unit_test(a_line_that_overtook_another_waits_for_it),
 		cmocka_unit_test(a_line_that_never_comes_is_a_gap_after_two_ticks), cmocka_unit_test(what_came_before_the_first_line_or_far_before_it_is_a_gap),
 		cmocka_unit_test(the_ring_is_bounded_in_bytes_and_keeps_its_newest_line), cmocka_unit_test(who_only_waits_to_be_woken_has_no_lines_kept),

@@ -76,7 +76,7 @@ static void say(struct site *s, const char *worker, const char *type, const char
 static void assert_plan(struct site *s, const char *expected)
 {
 	AUTO_JS struct js *shown = NULL;
-	assert_int_equal(core_todos(&s->core, s->id, NULL, &shown, NULL), ERR_OK);
+	assert_int_equal(core_todos(&s->core, (struct caller){ .project = PROJECT_DEFAULT }, s->id, NULL, &shown, NULL), ERR_OK);
 	AUTO_FREE char *text = js_dump(js_get(shown, "data"));
 	assert_string_equal(text, expected);
 }
@@ -90,7 +90,7 @@ static void a_task_without_a_plan_has_an_empty_one(void **state)
 	AUTO_JS struct js *none = NULL;
 	struct site *s = *state;
 	assert_plan(s, "[]");
-	assert_int_equal(core_todos(&s->core, "no-such-task", NULL, &none, NULL), ERR_NOT_FOUND);
+	assert_int_equal(core_todos(&s->core, (struct caller){ .project = PROJECT_DEFAULT }, "no-such-task", NULL, &none, NULL), ERR_NOT_FOUND);
 	assert_null(none);
 }
 

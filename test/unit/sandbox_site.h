@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WAIT_MS 30000	   /* for what must come; a test that gets there has failed */
+#define WAIT_MS 120000	   /* for what must come; a test that gets there has failed */
 #define AGENT_UID 31007u   /* need not be in passwd */
 #define OUTPUT_MAX ((size_t)1 << 20)
 

@@ -7,7 +7,7 @@ import time
 
 import agents
 from check import Expect
-from gate_faults import gate_struck
+from gate_faults import gate_struck, gate_while_the_clock_jumps
 from world import HEARTBEAT_S, TERMINAL, IS_ROOT, FAKETIME, let_pass
 
 KILL, STOP, CONT = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT
@@ -471,6 +471,7 @@ FAULTS = {
     "clock jumps": (clock_jumps, 5, "clock"),
     "codex struck": (codex_struck, 5, "plain"),
     "gate and codex struck": (gate_struck, 8, "plain"),
+    "codex at a gate, clock jumps": (gate_while_the_clock_jumps, 4, "clock"),
     "model fails codex": (model_fails, 5, "plain"),
     "model refuses connections": (model_refused, 1, "refused"),
 }

@@ -133,3 +133,59 @@ def gate_struck(r):
             blows += 1
         _until_settled(r, gate["id"], task, word)
     _check(r, task)
+
+
+def _spec_of(r, task, n):
+    path = r.ground.run_dir(task, n) / "spec.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _jumps(r, times):
+    for _ in range(times):
+        offset = r.rng.choice(("+1d", "-1d", "+0", "+1h", "-1h"))
+        r.note(offset)
+        r.ground.set_clock(offset)
+        r.moment(0.4)
+
+
+def gate_while_the_clock_jumps(r):
+    """A deadline is neither early nor late, whoever looks after it: the runner, or the server when that is dead.  And what a task waited for a person is
+    what passed, not what the wall clock says: the next attempt has the rest of the task's time."""
+    whole_ms, deadline_s = 600_000, 4
+    begun = time.monotonic()
+    task = r.codex("gated", Expect(status="DONE"), agent="codex", approvals={"ask": "always", "deadline": f"{deadline_s}s", "at_deadline": "reject"},
+                   limits={"task_timeout": f"{whole_ms // 1000}s"}, retry={"attempts": 8, "house_attempts": 8, "initial_ms": 30, "cap_ms": 200})
+    if not task:
+        return
+    before = time.monotonic()
+    seen, dead = {}, r.rng.random() < 0.6
+    while not r.ground.try_call("GET", f"/v1/gates?state=blocked&task={task}")[1]["data"]:
+        before = time.monotonic()
+        if before - begun > GATE_STEP_S:
+            raise Violation(f"{task}: no gate opened within {GATE_STEP_S} s")
+    gate = _open(r, task, seen)
+    opened = time.monotonic()
+    _jumps(r, 1)
+    if dead:
+        _strike(r, task, "runner")
+    _jumps(r, 2)
+    while r.ground.try_call("GET", f"/v1/gates/{gate['id']}")[1]["state"] == "blocked":
+        if time.monotonic() - opened > deadline_s + 15:
+            raise Violation(f"{task}: a deadline of {deadline_s} s was not kept while the clock jumped")
+        let_pass(0.02)
+    held = time.monotonic() - before
+    if held < deadline_s:
+        raise Violation(f"{task}: a deadline of {deadline_s} s held for {held:.1f} s while the clock jumped")
+    _jumps(r, 1)
+    while dead and not _spec_of(r, task, 2):
+        if time.monotonic() - opened > GATE_STEP_S:
+            raise Violation(f"{task}: no second run within {GATE_STEP_S} s")
+        let_pass(0.02)
+    if dead:
+        left, lived_ms = _spec_of(r, task, 2)["task_left_ms"], (time.monotonic() - begun) * 1000
+        if not whole_ms - lived_ms + (deadline_s - 1) * 1000 <= left <= whole_ms:
+            raise Violation(f"{task}: after {lived_ms:.0f} ms, at least {deadline_s - 1} s of them at a gate, {left} of {whole_ms} ms are left")
+    while gate := _open(r, task, seen):
+        _until_settled(r, gate["id"], task, "approve")
+    r.ground.set_clock("+0")
+    _check(r, task)

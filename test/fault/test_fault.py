@@ -26,6 +26,7 @@ SLICE = {
     "the ground": (["disk full", "clock jumps", "descriptors taken", "readers stalled"], 8),
     "silence": (["server frozen past the heartbeat", "runner frozen past the heartbeat"], 2),
     "gates": (["gate and codex struck"], 6),
+    "gates and the clock": (["codex at a gate, clock jumps"], 3),
     "the model": (["model fails codex", "codex struck"], 3),
 }
 

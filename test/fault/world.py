@@ -212,7 +212,7 @@ class Ground:
 
     # --- its tasks
 
-    def try_call(self, method, path, body=None, timeout=30):
+    def try_call(self, method, path, body=None, timeout=120):
         """Status and body; (0, None) when there was no answer, which is no acknowledgement."""
         try:
             return self.site.call(method, path, body, timeout=timeout)
@@ -240,7 +240,7 @@ class Ground:
 
     def asked(self, mark):
         """How often the scripted model was asked with that mark in the request."""
-        return sum(mark in self.text(p) for p in self.site.bodies.iterdir()) if self.scripted else 0
+        return sum(mark in self.text(p) for p in self.site.bodies.glob("[!.]*")) if self.scripted else 0
 
     # --- what of it can be struck
 

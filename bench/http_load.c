@@ -101,7 +101,7 @@ struct worker {
 	struct histogram latency, first;
 	uint64_t done, failed, lines, least_lines, gaps;
 	int64_t least_id; /* the least of those that were seen last */
-	int64_t first_us, last_us; /* of all lines */
+	int64_t first_us, last_us; /* of all lines that count */
 	char *buf;
 };
 
@@ -258,11 +258,12 @@ static void line_count(struct worker *w, struct connection *c, const char *line,
 		id_check(w, c, line, len);
 	if (!event)
 		return;
-	w->last_us = clock_mono_us();
+	uint64_t n = w->load->mark ? marks_in(line, len, w->load->mark) : 1;
+	w->lines += n;
+	w->last_us = n ? clock_mono_us() : w->last_us;
 	w->first_us = w->first_us ? w->first_us : w->last_us;
 	if (c->lines++ == 0)
 		histogram_add(&w->first, clock_mono_us() - c->began_us);
-	w->lines += w->load->mark ? marks_in(line, len, w->load->mark) : 1;
 	if (c->lines % SAMPLE_EVERY == 1)
 		line_measure(w, line, len);
 }

@@ -169,10 +169,10 @@ def test_behind_nginx_both_count_the_same(site, nginx, name):
     def agreed():
         ours, theirs = requests(site) - before[0], nginx.passed_on() - before[1]
         return ours == theirs and (ours, theirs) or None
-    ours, theirs = wait_for("the same count", agreed, 10)
+    ours, theirs = wait_for("the same count", agreed)
     assert ours <= 2 and sum(1 for a in answers if b"/nothing/behind" in a.body) <= 1, answers
     # Whoever comes next on the connections that nginx keeps gets his own answer.
     for path in (b"/healthz", b"/version"):
         (answer,), _ = raw.say(nginx.socket, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert answer.status == 200 and (b'"name":"signalbox"' in answer.body) == (path == b"/version"), answer
-    wait_for("the same count again", agreed, 10)  # its log is written after the answer
+    wait_for("the same count again", agreed)  # its log is written after the answer

@@ -18,7 +18,7 @@ import pytest
 
 BUILD = os.environ.get("SIGNALBOX_BUILD", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
 PROGRAM = os.path.abspath(os.path.join(BUILD, "signalbox"))
-DEADLINE = 30  # seconds a command may take before the test calls it stuck
+DEADLINE = 120  # seconds a command may take before the test calls it stuck
 
 TASK_ID = "01kaexample000000000000001"
 

@@ -1,5 +1,6 @@
 """A program at a terminal, and somebody who types there."""
 
+import contextlib
 import os
 import pty
 import re
@@ -9,7 +10,7 @@ import termios
 import time
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
-DEADLINE = 60  # seconds for the next words to come
+DEADLINE = 180  # seconds for the next words to come
 
 
 class Desk:
@@ -55,3 +56,19 @@ class Desk:
             pass
         os.close(self.master)
         return self.child.wait(DEADLINE)
+
+
+@contextlib.contextmanager
+def desks(program, env, cwd, **more):
+    """Gives desk(WORD...); whoever still sits at one when the test is over is sent home."""
+    taken = []
+
+    def start(*words):
+        taken.append(Desk([str(program), *words], env, str(cwd), **more))
+        return taken[-1]
+
+    yield start
+    for desk in taken:
+        if desk.child.poll() is None:
+            desk.child.kill()
+            desk.child.wait()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from conftest import DEADLINE, PROGRAM, TASK_ID, make_event
-from desk import Desk
+from desk import desks
 
 GATE = "01kgate0000000000000000001"
 OTHER = "01kgatf0000000000000000002"
@@ -297,17 +297,8 @@ def test_run_says_what_is_asked_and_what_the_agent_must_be_able_to_do(fake, sign
 
 @pytest.fixture
 def desk(room, environment):
-    desks = []
-
-    def start(*words):
-        desks.append(Desk([PROGRAM, *words], environment, os.path.join(room, "work")))
-        return desks[-1]
-
-    yield start
-    for d in desks:
-        if d.child.poll() is None:
-            d.child.kill()
-            d.child.wait()
+    with desks(PROGRAM, environment, os.path.join(room, "work")) as start:
+        yield start
 
 
 class Story:

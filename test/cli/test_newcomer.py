@@ -82,5 +82,5 @@ def test_completion_offers_the_open_gates_to_who_decides(fake, room, environment
     fake.on("GET", r"/v1/gates", lambda h, q: h.send_json(200, {"data": [gate], "next_cursor": None}))
     script = (f'PATH={os.path.dirname(PROGRAM)}:$PATH; eval "$(signalbox completion bash)"; '
               'for verb in approve reject answer gates; do COMP_WORDS=(signalbox $verb ""); COMP_CWORD=2; _signalbox; echo "$verb ${COMPREPLY[*]}"; done')
-    done = subprocess.run(["bash", "-c", script], env=environment, cwd=room, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["bash", "-c", script], env=environment, cwd=room, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == [w for verb in ("approve", "reject", "answer", "gates") for w in (verb, gate["id"], "painted")], done.stdout + done.stderr

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,7 +27,8 @@ IS_ROOT = os.geteuid() == 0
 ROADS = ["root", "user"] if IS_ROOT else ["user"]
 USER = "sbtest"
 SECRET = "sk-never-to-be-seen-7d1c9e"  # the model provider's key
-DEADLINE = 60  # seconds; whoever needs them has failed
+DEADLINE = 180  # seconds; whoever needs them has failed
+END_S = 60  # for what ends when it is asked to
 TERMINAL = ("DONE", "ERROR", "TIMEOUT", "CANCELED")
 SANITIZERS = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS")
 
@@ -95,11 +95,16 @@ class Site:
     def own(self, path):
         """Gives a tree that the test wrote to the site's user."""
         if self.user:
-            os.lchown(path, self.user.pw_uid, self.user.pw_gid)
+            self.give(path)
             for top, dirs, files in os.walk(path):
                 for name in dirs + files:
                     with contextlib.suppress(FileNotFoundError):
-                        os.lchown(os.path.join(top, name), self.user.pw_uid, self.user.pw_gid)
+                        self.give(os.path.join(top, name))
+
+    def give(self, path):
+        """What is the user's already is left alone: a change of owner is a change to git, whose index remembers the time of the last."""
+        if os.lstat(path).st_uid != self.user.pw_uid:
+            os.lchown(path, self.user.pw_uid, self.user.pw_gid)
 
     def identity(self):
         return {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
@@ -155,7 +160,7 @@ class Site:
 
     def asked(self):
         """The bodies of the requests that reached the model."""
-        return [p.read_text(errors="replace") for p in sorted(self.bodies.iterdir())]
+        return [p.read_text(errors="replace") for p in sorted(self.bodies.glob("[!.]*"))]  # with a dot: being written
 
     # --- the server
 
@@ -311,7 +316,7 @@ class Site:
 
     def gateway_pid(self):
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-            conn = UnixConnection(self.runtime / "gateway-control.sock", 5)
+            conn = UnixConnection(self.runtime / "gateway-control.sock", DEADLINE)
             conn.request("GET", "/version")
             return json.loads(conn.getresponse().read()).get("pid")
         return None
@@ -380,7 +385,7 @@ class Site:
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGINT)  # a gateway that still drains an answer nobody reads takes the second for "now"
         try:
-            wait_for(what, lambda: not is_alive(pid), 15)
+            wait_for(what, lambda: not is_alive(pid), END_S)
         except AssertionError:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -421,7 +426,7 @@ class Site:
         if child.poll() is None:
             child.terminate()
             try:
-                child.wait(15)
+                child.wait(END_S)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
@@ -440,7 +445,7 @@ class Site:
         assert not problems, "\n".join(problems)
 
 
-def wait_for_empty(look, timeout=15):
+def wait_for_empty(look, timeout=END_S):
     """Until a list of what should not be there is empty; fails with the list."""
     last = []
 

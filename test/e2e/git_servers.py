@@ -1,6 +1,5 @@
 """Private git hosts that live as long as a test: git's own http-backend behind a login, nginx before it, and an sshd of our own."""
 import base64
-import contextlib
 import hashlib
 import http.server
 import os
@@ -10,15 +9,13 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 
-from e2e_site import ROOT
+from e2e_site import ROOT, wait_for
 
 TOKEN = "ghp-never-to-be-seen-51c0ffee77"
 SSHD = next((p for p in (pathlib.Path("/usr/sbin/sshd"), ROOT / ".sshd/usr/sbin/sshd") if p.exists()), None)
 NGINX = next((p for p in map(pathlib.Path, (shutil.which("nginx") or "/usr/sbin/nginx", "/usr/sbin/nginx", ROOT / ".nginx/usr/sbin/nginx")) if p.exists()), None)
 PORT_TRIES = 20
-START_TIMEOUT_S = 20
 NEUTRAL = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
 
 
@@ -105,51 +102,66 @@ def keygen(path):
     return path.read_text()
 
 
-def is_listening(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
-class Sshd:
-    """sshd as an ordinary user, for that user, with a host key and a login key made for the test."""
+class Daemon:
+    """A server of an ordinary user's, in a directory that is given to it.  It is up when it says so itself: at its port may be another, who was quicker;
+    then the next port is tried."""
 
     def __init__(self, directory, user):
         self.dir, self.user, self.child = directory, user, None
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        identity = {} if os.geteuid() == user.pw_uid else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        for _ in range(PORT_TRIES):
+            self.port = free_port()
+            (directory / "config").write_text(self.config())
+            with open(directory / "out", "ab") as out:
+                self.child = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=self.environment(), **identity)
+            try:
+                wait_for("the server to say that it listens", lambda: self.is_up() or self.child.poll() is not None)
+            except AssertionError:
+                self.close()
+                raise
+            if self.is_up():
+                return
+        raise AssertionError((directory / "out").read_text())
+
+    def environment(self):
+        return {"PATH": "/usr/bin:/bin"}
+
+    def close(self):
+        if self.child and self.child.poll() is None:
+            self.child.terminate()
+            self.child.wait()
+
+
+class Sshd(Daemon):
+    """sshd for its own user, with a host key and a login key made for the test."""
+
+    def __init__(self, directory, user):
         self.key = keygen(directory / "login")
         keygen(directory / "host")
         shutil.copy(directory / "login.pub", directory / "authorized")
-        for path in directory.iterdir():
-            os.chown(path, user.pw_uid, user.pw_gid)
-        os.chown(directory, user.pw_uid, user.pw_gid)
-        for _ in range(PORT_TRIES):
-            if self.start(free_port()):
-                return
-        raise AssertionError((directory / "log").read_text())
+        super().__init__(directory, user)
 
-    def start(self, port):
-        self.port = port
-        config = self.dir / "config"
-        config.write_text(f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {self.dir}/host\nAuthorizedKeysFile {self.dir}/authorized\nStrictModes no\n"
-                          f"UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\nLogLevel VERBOSE\n")
-        identity = {} if os.geteuid() == self.user.pw_uid else {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
+    def config(self):
+        return (f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {self.dir}/host\nAuthorizedKeysFile {self.dir}/authorized\nStrictModes no\n"
+                f"UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\nLogLevel VERBOSE\n")
+
+    def argv(self):
+        return [SSHD, "-D", "-e", "-f", self.dir / "config"]
+
+    def environment(self):
         libraries = [str(p.parent) for p in (ROOT / ".sshd").rglob("libwrap.so.0")]
-        with open(self.dir / "log", "ab") as log:
-            self.child = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                                          env={"PATH": "/usr/bin:/bin", "LD_LIBRARY_PATH": ":".join(libraries)}, **identity)
-        until = time.monotonic() + START_TIMEOUT_S
-        while self.child.poll() is None and time.monotonic() < until:
-            if is_listening(port):
-                return True
-            time.sleep(0.01)
-        self.close()
-        return False
+        return {**super().environment(), "LD_LIBRARY_PATH": ":".join(libraries)}
+
+    def is_up(self):
+        return f"Server listening on 127.0.0.1 port {self.port}." in self.log()
 
     @property
     def known_hosts(self):
@@ -160,16 +172,11 @@ class Sshd:
         return f"ssh://{self.user.pw_name}@127.0.0.1:{self.port}{path}"
 
     def log(self):
-        return (self.dir / "log").read_text()
-
-    def close(self):
-        if self.child and self.child.poll() is None:
-            self.child.terminate()
-            self.child.wait()
+        return (self.dir / "out").read_text()
 
 
-class Nginx:
-    """nginx as an ordinary user: TLS and a login before a server that has neither."""
+class Nginx(Daemon):
+    """TLS and a login before a server that has neither."""
 
     CONF = """daemon off; master_process off; error_log {dir}/error.log; pid {dir}/pid;
 events {{ worker_connections 64; }}
@@ -186,30 +193,23 @@ http {{
 """
 
     def __init__(self, directory, user, behind, login, token):
-        self.dir, self.user, self.behind, self.child = directory, user, behind, None
-        self.tls = make_certificate(directory)
+        self.behind, self.tls = behind, make_certificate(directory)
         digest = base64.b64encode(hashlib.sha1(token.encode()).digest()).decode()
         (directory / "logins").write_text(f"{login}:{{SHA}}{digest}\n")
-        for path in (directory, *directory.iterdir()):
-            os.chown(path, user.pw_uid, user.pw_gid)
-        for _ in range(PORT_TRIES):
-            if self.start(free_port()):
-                return
-        raise AssertionError(self.log("error"))
+        super().__init__(directory, user)
 
-    def start(self, port):
-        self.port, self.url = port, f"https://localhost:{port}"
-        (self.dir / "conf").write_text(self.CONF.format(dir=self.dir, port=port, behind=self.behind, **self.tls))
-        identity = {} if os.geteuid() == self.user.pw_uid else {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
-        self.child = subprocess.Popen([NGINX, "-p", self.dir, "-c", self.dir / "conf", "-e", self.dir / "error.log"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                      stderr=subprocess.DEVNULL, start_new_session=True, **identity)
-        until = time.monotonic() + START_TIMEOUT_S
-        while self.child.poll() is None and time.monotonic() < until:
-            if is_listening(port):
-                return True
-            time.sleep(0.01)
-        self.close()
-        return False
+    @property
+    def url(self):
+        return f"https://localhost:{self.port}"
+
+    def config(self):
+        return self.CONF.format(dir=self.dir, port=self.port, behind=self.behind, **self.tls)
+
+    def argv(self):
+        return [NGINX, "-p", self.dir, "-c", self.dir / "config", "-e", self.dir / "error.log"]
+
+    def is_up(self):
+        return (self.dir / "pid").exists()  # written when it has its port
 
     def log(self, name):
         path = self.dir / f"{name}.log"
@@ -218,8 +218,3 @@ http {{
     def answers(self):
         """The statuses that it gave, in order."""
         return [int(line.split('" ')[1].split()[0]) for line in self.log("access").splitlines()]
-
-    def close(self):
-        if self.child and self.child.poll() is None:
-            self.child.terminate()
-            self.child.wait()

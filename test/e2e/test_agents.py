@@ -1,10 +1,10 @@
 """The other agents that can be spoken with, in the real walls: Claude Code by its own protocol and by ACP, Codex by ACP; the same story for each."""
-import json
 import os
 import signal
 
 import pytest
-from e2e_site import ROOT, TERMINAL, descendants, proc_text, wait_for
+from e2e_site import ROOT, descendants, proc_text, wait_for
+from gate_steps import ALWAYS, decide, ended, open_gate, runner_pid, say
 
 MODULES = ROOT / "node_modules"
 PROGRAMS = {
@@ -14,29 +14,13 @@ PROGRAMS = {
 }
 SCENARIOS = "".join((ROOT / "test/data/scenarios/agents.yaml").read_text().split("scenarios:\n", 1)[1])
 SITE = {"scenarios": SCENARIOS, "config": {"agents": {f"the-{name}": {"adapter": name, "path": str(path)} for name, path in PROGRAMS.items()}}}
-ALWAYS = {"ask": "always"}
 pytestmark = pytest.mark.skipif(not all(p.exists() for p in PROGRAMS.values()), reason="the agents are not installed (npm ci)")
 ALL = pytest.mark.parametrize("name", PROGRAMS)
 CLAUDES = pytest.mark.parametrize("name", ["claude", "claude-acp"])
 
 
-def ended(site, task):
-    def over():
-        t = site.task(task)
-        return t if t["status"] in TERMINAL else None
-    return wait_for(f"the end of {task}", over, 90)
-
-
-def open_gate(site, task, before=()):
-    def there():
-        assert site.task(task)["status"] not in TERMINAL, site.story(task)
-        found = [g for g in site.get(f"/v1/gates?state=blocked&task={task}")["data"] if g["id"] not in before]
-        return found[0] if found else None
-    return wait_for(f"a gate of {task}", there, 90)
-
-
-def decide(site, gate, decision="approve", **more):
-    status, settled = site.call("POST", f"/v1/gates/{gate['id']}/decision", {"decision": decision, **more})
+def settle(site, gate, *words, **more):
+    status, settled = decide(site, gate, *words, **more)
     assert status == 200, settled
 
 
@@ -47,7 +31,7 @@ def test_what_is_approved_is_done_and_in_the_diff(site, name):
     for _ in range(2 if name == "codex-acp" else 3):
         gate = open_gate(site, task, [g["id"] for g in seen])
         seen.append(gate)
-        decide(site, gate)
+        settle(site, gate)
     assert ended(site, task)["status"] == "DONE", site.story(task)
     assert [g["kind"] for g in seen] == (["patch", "patch"] if name == "codex-acp" else ["command", "patch", "patch"])
     assert b"+one line\n+three\n" in site.patch(task)
@@ -70,7 +54,7 @@ def test_a_question_is_answered(site, name):
     task = site.submit("[agents question]", agent=f"the-{name}")
     gate = open_gate(site, task)
     assert gate["kind"] == "question" and gate["data"]["questions"][0]["text"] == "Which colour shall the door have?"
-    decide(site, gate, "answer", answer="blue")
+    settle(site, gate, "answer", answer="blue")
     end = ended(site, task)
     assert end["status"] == "DONE" and "The door is blue." in str(end), site.story(task)
 
@@ -79,18 +63,19 @@ def test_a_question_is_answered(site, name):
 def test_a_follow_up_goes_on_in_the_same_session(site, name):
     task = site.submit("[agents remember]", agent=f"the-{name}")
     assert ended(site, task)["status"] == "DONE", site.story(task)
-    status, reply = site.call("POST", f"/v1/tasks/{task}/messages", {"text": "[agents again]"})
+    before = len(site.asked())
+    status, reply = say(site, task, "[agents again]")
     assert status in (200, 201, 202), reply
-    wait_for("the second run", lambda: len(site.events(task, "run.session")) >= 1 and site.task(task)["status"] == "DONE" and len(site.events(task, "run.turn")) == 2, 90)
+    wait_for("the second run", lambda: len(site.events(task, "run.session")) >= 1 and site.task(task)["status"] == "DONE" and len(site.events(task, "run.turn")) == 2)
     sessions = {e["data"]["session"] for e in site.events(task, "run.session")}
     assert len(sessions) == 1, sessions
-    assert "[agents remember]" in site.asked()[-1]
+    assert any("[agents remember]" in asked and "[agents again]" in asked for asked in site.asked()[before:])  # not the last: a title may be asked for beside the turn
 
 
 @ALL
 def test_an_interrupt_ends_the_turn_and_nothing_is_left(site, name):
     task = site.submit("[agents interrupt]", agent=f"the-{name}")
-    wait_for("the command", lambda: site.events(task, "command.started"), 90)
+    wait_for("the command", lambda: site.events(task, "command.started"))
     status, reply = site.call("POST", f"/v1/tasks/{task}/interrupt", {})
     assert status in (200, 202), reply
     assert ended(site, task)["status"] == "CANCELED", site.story(task)
@@ -107,7 +92,7 @@ def test_a_cancel_while_it_waits_for_a_person_leaves_nothing(site, name):
 
 def agent_pid(site, task, which):
     """A process of the agent inside the walls: the first is the one that we started, the second the one that it started, if any (what comes behind are its short-lived helpers)."""
-    runner = json.loads((site.run_dir(task, 1) / "runner.json").read_text())["pid"]
+    runner = runner_pid(site, task)
 
     def there():
         found = [p for p in descendants(runner) if proc_text(p, "cmdline").split(b"\0")[0].endswith((b"/claude", b"/node", b"/codex")) and proc_text(p, "comm").strip() in (b"claude", b"node", b"MainThread", b"codex")]
@@ -123,9 +108,9 @@ def test_a_gate_survives_the_agents_death_and_its_decision_arrives(site, name, w
     task = site.submit("[agents reject]", agent=f"the-{name}", approvals=ALWAYS)
     gate = open_gate(site, task)
     os.kill(agent_pid(site, task, which), signal.SIGKILL)
-    wait_for("the run's end", lambda: site.events(task, "run.result"), 90)
+    wait_for("the run's end", lambda: site.events(task, "run.result"))
     assert open_gate(site, task)["id"] == gate["id"]
-    decide(site, gate)
+    settle(site, gate)
     assert ended(site, task)["status"] == "DONE", site.story(task)
     assert b"+never\n" in site.patch(task)
     settled = site.get(f"/v1/gates/{gate['id']}")

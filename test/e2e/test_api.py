@@ -63,7 +63,7 @@ def test_a_stream_that_is_opened_while_the_task_runs_shows_the_whole_log_once(si
     thread.start()
     wait_for("the stream to catch up", lambda: any(e == "sync" for e, _, _ in got))
     site.release(id)
-    thread.join(60)
+    thread.join(120)
     assert [i for e, i, _ in got if e is None] == [e["seq"] for e in site.events(id)]
     assert got[-1][0] == "end"
 
@@ -99,7 +99,7 @@ def test_jsonl_gives_what_there_is_or_follows_to_the_end(site):
     thread = threading.Thread(target=lambda: got.extend(jsonl(site, id, "after=2&follow=1")))
     thread.start()
     site.release(id)
-    thread.join(60)
+    thread.join(120)
     log = site.events(id)
     assert [e for e in got if "seq" in e] == log[2:] and log[-1]["type"] == "task.done"
     assert [e["type"] for e in got if "seq" not in e and not e.get("live")] == ["hello", "sync", "end"] and got[-1] == {"type": "end", "status": "DONE"}
@@ -126,8 +126,24 @@ def test_wait_answers_at_the_end_or_when_its_time_is_up(site):
     threads = [threading.Thread(target=lambda: answers.append(site.get(f"/v1/tasks/{id}/wait?timeout=60"))) for _ in range(40)]
     [t.start() for t in threads]
     site.release(id)
-    [t.join(60) for t in threads]
+    [t.join(120) for t in threads]
     assert len(answers) == 40 and all(a["done"] and a["status"] == "DONE" for a in answers)
+
+
+def test_who_waited_for_an_end_finds_all_of_it_in_the_tasks_directory(site):
+    ids = [site.submit(f"echo {n} > made.txt") for n in range(12)]
+    wrong = []
+
+    def look(id):
+        task = site.get(f"/v1/tasks/{id}/wait?timeout=120")
+        last = (site.directory(id) / "events.jsonl").read_text().splitlines()[-1]
+        whole = json.loads(last)["type"] == "task.done" and "status: DONE" in (site.directory(id) / "task.yaml").read_text()
+        if not (task["done"] and whole and (site.directory(id) / "artifacts/diff.patch").read_bytes() == site.patch(id)):
+            wrong.append((id, task["status"], last))
+    threads = [threading.Thread(target=look, args=[id]) for id in ids]
+    [t.start() for t in threads]
+    [t.join(120) for t in threads]
+    assert not wrong and not any(t.is_alive() for t in threads), wrong
 
 
 def test_a_task_is_shown_with_all_its_members(site):
@@ -231,7 +247,7 @@ def test_an_agent_that_ignores_the_cancel_is_ended_all_the_same(site):
 
 
 def test_a_timeout_is_told_as_one(site):
-    task = site.run("echo made > made.txt; sleep 1000", status="TIMEOUT", timeout_ms=1000)
+    task = site.run("echo made > made.txt; sleep 1000", status="TIMEOUT", timeout_ms=3000)
     assert task["reason"] == "run_timeout" and b"made.txt" in site.patch(task["id"])
     assert site.cli("wait", task["id"]).returncode == 124
 

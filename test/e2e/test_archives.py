@@ -277,6 +277,28 @@ def test_the_same_form_with_the_same_key_is_one_task(site):
     assert "signalbox_uploads 1\n" in site.get("/metrics")
 
 
+def test_a_long_form_brings_its_task_as_a_short_one_does(site):
+    task = json.dumps({"prompt": "cksum noise", "agent": "command"}).encode()
+    noise = os.urandom(5 << 20)
+    body, headers = form(("task", None, task), ("archive", "f.tar", tar(GOOD, entry("noise", noise))))
+    replies = [site.call("POST", "/v1/tasks", body, {**headers, "Idempotency-Key": "form-2"}) for _ in range(2)]
+    assert [r[0] for r in replies] == [201, 201] and replies[0][1]["id"] == replies[1][1]["id"], replies
+    site.tasks.add(replies[0][1]["id"])
+    assert site.wait(replies[0][1]["id"])["status"] == "DONE"
+    assert len(kept(site)) == 1
+
+
+def test_a_long_upload_that_was_cut_goes_on_where_it_stood(site):
+    data = os.urandom(9 << 20)
+    path = f"/v1/uploads/{site.call('POST', f'/v1/uploads?size={len(data)}')[1]['id']}"
+    cut_upload(site, "PATCH", f"{path}?offset=0", len(data), data[:5_000_001]).close()
+    wait_for("all that came", lambda: site.get(path)["received"] == 5_000_001)
+    wait_for("the rest", lambda: call_early(site, "PATCH", f"{path}?offset=5000001", data[5_000_001:])[0] == 200)  # the first may still be leaving
+    assert site.get(path)["state"] == "complete"
+    (stored,) = (site.data / "uploads").glob("*.data")
+    assert stored.read_bytes() == data
+
+
 def test_a_large_upload_costs_little_memory(site):
     before = rss_kib(site.server.pid)
     noise = os.urandom(1 << 20)
@@ -309,7 +331,7 @@ def test_the_command_line_sends_files_and_pipes(site):
     plain = site.sh(f"cat {packed} | {sys.executable} -c 'import sys; sys.stdout.write(sys.stdin.buffer.read().hex()[:8])'", at.parent)
     assert plain == "28b52ffd"
     script = f"cat '{packed}' | \"$0\" start --agent command --archive - --keep-top --json 'cat app/src/a.txt'"
-    piped = subprocess.run(["/bin/sh", "-c", script, str(PROGRAM)], cwd=site.home, env=site.environment(), capture_output=True, text=True, timeout=60, **site.identity())
+    piped = subprocess.run(["/bin/sh", "-c", script, str(PROGRAM)], cwd=site.home, env=site.environment(), capture_output=True, text=True, timeout=120, **site.identity())
     assert piped.returncode == 0, piped.stderr
     second = json.loads(piped.stdout)
     site.tasks.add(second["id"])
@@ -345,7 +367,7 @@ def test_the_command_line_goes_on_when_the_server_comes_back(new_site):
     wait_for("the archive to come", is_coming)
     site.kill_server()
     site.start_server()
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=120)
     assert child.returncode == 0, err
     task = json.loads(out)
     site.tasks.add(task["id"])
@@ -366,7 +388,7 @@ def test_progress_is_a_line_on_a_terminal_and_nothing_in_a_pipe(site):
         while chunk := os.read(main, 65536):
             seen += chunk
     os.close(main)
-    first = json.loads(child.communicate(timeout=60)[0])
+    first = json.loads(child.communicate(timeout=120)[0])
     second = site.cli(*argv[1:])
     assert child.returncode == 0 and b"sending shown.tar" in seen, seen
     assert second.returncode == 0 and "sending" not in second.stderr, second.stderr

@@ -155,7 +155,7 @@ FAILURES = {
 @pytest.fixture(scope="module")
 def failed(site):
     """All the ways a model fails, at once: each is mostly waiting for another try."""
-    ids = {name: site.submit(f"[scenario {name}] go", agent="codex-exec", timeout_ms=50000) for name in FAILURES}
+    ids = {name: site.submit(f"[scenario {name}] go", agent="codex-exec", timeout_ms=170000) for name in FAILURES}
     return lambda name: site.wait(ids[name])
 
 
@@ -171,7 +171,7 @@ def test_a_model_that_fails_ends_the_run_with_the_cause_in_words(site, failed, s
 
 def test_a_model_that_cannot_be_reached_ends_the_run_with_that_cause_in_bounded_time(new_site):
     site = new_site(model=False)
-    task = codex(site, "anything", None, status="ERROR", timeout_ms=50000)
+    task = codex(site, "anything", None, status="ERROR", timeout_ms=170000)
     assert task["reason"] == "agent_failed" and "127.0.0.1:1" in task["error"], task["error"]
 
 

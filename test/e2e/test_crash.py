@@ -126,7 +126,7 @@ def test_only_one_server_owns_a_data_directory(new_site):
     site = new_site(model=False)
     first = site.server
     second = site.start_server("--runtime", str(site.path("other")), wait=False)
-    assert second.wait(30) == 6 and "another server" in site.log("server"), site.log("server")
+    assert second.wait(120) == 6 and "another server" in site.log("server"), site.log("server")
     site.server = first
     assert site.is_up()
 
@@ -201,6 +201,6 @@ def test_the_exit_status_of_run_says_that_the_runner_was_lost(new_site):
     task = wait_for("the run", lambda: next((t for t in site.get("/v1/tasks")["data"] if t["phase"] == "running" and t["run"]), None))
     site.tasks.add(task["id"])
     os.kill(task["run"]["pid"], signal.SIGKILL)
-    out, err = p.communicate(timeout=30)
+    out, err = p.communicate(timeout=120)
     site.kept.add(task["id"])
     assert p.returncode == 125, (p.returncode, out, err)

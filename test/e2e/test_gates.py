@@ -1,11 +1,11 @@
 """The human in the loop with the real Codex app-server: asked, decided, delivered; also when server, runner or agent are killed on the way."""
 import os
-import pathlib
 import signal
 import threading
 
 import pytest
-from e2e_site import CODEX, TERMINAL, descendants, proc_text, wait_for
+from e2e_site import CODEX, descendants, proc_text, wait_for
+from gate_steps import ALWAYS, decide, ended, files_with, made, open_gate, runner_pid, submit
 
 SECRET_ANSWER = 'open-"sesame"-4711'
 SCENARIOS = f"""
@@ -72,40 +72,7 @@ SCENARIOS = f"""
       - final: "Planned."
 """
 SITE = {"scenarios": SCENARIOS}
-ALWAYS = {"ask": "always"}
 pytestmark = pytest.mark.skipif(not CODEX.exists(), reason="Codex is not installed")
-
-
-def submit(site, prompt, **more):
-    return site.submit(prompt, agent="codex", **more)
-
-
-def ended(site, task):
-    """The task when it is over; a wait of Site's ends at a gate."""
-    def over():
-        t = site.task(task)
-        return t if t["status"] in TERMINAL else None
-    wait_for(f"the end of {task}", over)
-    return site.wait(task)
-
-
-def open_gate(site, task, other_than=None):
-    """The gate that the task waits at."""
-    def there():
-        end = site.task(task)
-        assert end["status"] not in ("DONE", "ERROR", "TIMEOUT", "CANCELED"), site.story(task)
-        found = [g for g in site.get(f"/v1/gates?state=blocked&task={task}")["data"] if g["id"] != other_than]
-        return found[0] if found else None
-    return wait_for(f"a gate of {task}", there)
-
-
-def decide(site, gate, decision="approve", **more):
-    return site.call("POST", f"/v1/gates/{gate['id']}/decision", {"decision": decision, **more})
-
-
-def runner_pid(site, task, n=1):
-    import json
-    return json.loads((site.run_dir(task, n) / "runner.json").read_text())["pid"]
 
 
 def agent_pid(site, task, n=1):
@@ -114,10 +81,6 @@ def agent_pid(site, task, n=1):
         found = [p for p in descendants(runner_pid(site, task, n)) if b"app-server" in proc_text(p, "cmdline") and b"codex" in proc_text(p, "comm")]
         return found[-1] if found else None
     return wait_for("the agent's process", there)
-
-
-def made(site, task):
-    return [line[1:] for line in site.patch(task).decode().splitlines() if line.startswith("+") and not line.startswith("+++")]
 
 
 def test_an_approved_command_runs_and_waiting_is_shown(site):
@@ -140,7 +103,7 @@ def test_a_refused_command_does_not_run_and_the_agent_goes_on(site):
     task = submit(site, "[scenario two]", approvals=ALWAYS)
     first = open_gate(site, task)
     assert decide(site, first, "reject", note="not that one")[0] == 200
-    second = open_gate(site, task, first["id"])
+    second = open_gate(site, task, [first["id"]])
     assert decide(site, second)[0] == 200
     assert ended(site, task)["status"] == "DONE", site.story(task)
     assert made(site, task) == ["two"]
@@ -216,7 +179,7 @@ def test_cancel_closes_the_open_gate(site):
 @pytest.mark.parametrize("then, status, reason", [("reject", "DONE", None), ("fail", "ERROR", "gate_expired")])
 def test_a_deadline_decides_when_nobody_does(site, then, status, reason):
     task = submit(site, "[scenario touch]", approvals={"ask": "always", "deadline": "1s", "at_deadline": then})
-    gate = open_gate(site, task)
+    (gate,) = wait_for("the gate", lambda: site.get(f"/v1/gates?task={task}")["data"])  # open or not: a moment may be longer than its deadline
     assert gate["deadline_at"] and gate["at_deadline"] == then
     end = ended(site, task)
     assert (end["status"], end["reason"]) == (status, reason), site.story(task)
@@ -242,14 +205,7 @@ def test_a_secret_answer_is_nowhere(site):
     assert ended(site, task)["status"] == "DONE", site.story(task)
     assert any("sesame" in str(asked) for asked in site.asked())  # the agent did get it
     site.release(task)
-    found = []
-    for root, _, names in os.walk(site.data):
-        for name in names:
-            path = os.path.join(root, name)
-            if os.path.isfile(path) and b"sesame" in pathlib.Path(path).read_bytes():
-                found.append(path)
-    inside = [p for p in found if "/agents/main/home/" not in p]  # the agent's own memory of it is its own
-    assert inside == [], inside
+    assert files_with(site, "sesame") == []
 
 
 @pytest.mark.parametrize("struck", ["server", "runner", "agent", "all"])
@@ -291,7 +247,7 @@ def test_what_was_approved_for_the_session_stays_so_when_the_runner_dies(new_sit
     task = submit(site, "[scenario thrice]", approvals=ALWAYS)
     first = open_gate(site, task)
     assert decide(site, first, "approve", scope="session")[0] == 200
-    second = open_gate(site, task, first["id"])
+    second = open_gate(site, task, [first["id"]])
     os.kill(runner_pid(site, task), signal.SIGKILL)
     wait_for("the run's end", lambda: site.events(task, "run.ended"))
     assert decide(site, second)[0] == 200

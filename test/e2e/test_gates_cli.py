@@ -5,11 +5,12 @@ import pathlib
 import sys
 
 import pytest
-from e2e_site import BUILD, CODEX, wait_for
-from test_gates import ALWAYS, SCENARIOS, SECRET_ANSWER, ended, open_gate, submit
+from e2e_site import CODEX, PROGRAM, wait_for
+from gate_steps import ALWAYS, ended, open_gate, submit
+from test_gates import SCENARIOS, SECRET_ANSWER
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "cli"))
-from desk import Desk  # noqa: E402
+from desk import desks  # noqa: E402
 
 # Ends its turn with a question; the next one begins with the answer.
 ASKER = """grep -q 'The answer: blue' "$SIGNALBOX_PROMPT" && exec echo "It is blue."
@@ -31,17 +32,8 @@ pytestmark = pytest.mark.skipif(not CODEX.exists(), reason="Codex is not install
 
 @pytest.fixture
 def desk(site):
-    desks = []
-
-    def start(*words):
-        desks.append(Desk([str(BUILD / "signalbox"), *words], site.environment(), str(site.dir), **site.identity()))
-        return desks[-1]
-
-    yield start
-    for d in desks:
-        if d.child.poll() is None:
-            d.child.kill()
-            d.child.wait()
+    with desks(PROGRAM, site.environment(), site.dir, **site.identity()) as start:
+        yield start
 
 
 def test_words_list_show_and_settle(site):
@@ -159,6 +151,13 @@ def test_say_steers_and_interrupt_ends_a_running_turn(site):
     assert r.returncode == 0 and "when this turn has ended" in r.stderr
     assert site.cli("interrupt", task).returncode == 0
     assert ended(site, task)["status"] in ("DONE", "CANCELED")
+
+
+def test_ls_tells_a_running_command_as_it_was_typed(site):
+    task = submit(site, "[scenario wait]")
+    wait_for("the command", lambda: [line for line in site.cli("ls").stdout.splitlines() if line.startswith(task) and "running echo begun > begun.txt" in line])
+    assert site.cli("interrupt", task).returncode == 0
+    assert ended(site, task)["status"] == "CANCELED"
 
 
 def test_what_is_typed_while_attached_steers_the_turn_that_runs(site, desk):

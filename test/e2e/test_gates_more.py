@@ -1,16 +1,13 @@
 """More of the human in the loop: lists, replies that do not fit, what is remembered, the inbox, what is lost and comes back, and secrets that are nowhere."""
-import contextlib
 import http.server
 import json
 import os
-import pathlib
 import signal
-import sqlite3
 import threading
-import time
 
 import pytest
-from e2e_site import CODEX, TERMINAL, is_alive, wait_for
+from e2e_site import CODEX, is_alive, wait_for
+from gate_steps import ALWAYS, database, decide, ended, files_with, made, open_gate, open_gates, runner_pid, submit
 
 PASSWORD = 'swordfish "0815-4711" \\ \u00e9'
 SCENARIOS = """
@@ -48,62 +45,7 @@ SCENARIOS = """
       - final: "It still is: swordfish \\"0815-4711\\" \\\\ \u00e9"
 """
 SITE = {"scenarios": SCENARIOS}
-ALWAYS = {"ask": "always"}
 pytestmark = pytest.mark.skipif(not CODEX.exists(), reason="Codex is not installed")
-
-
-def submit(site, prompt, **more):
-    return site.submit(prompt, agent="codex", **more)
-
-
-def ended(site, task):
-    def over():
-        t = site.task(task)
-        return t if t["status"] in TERMINAL else None
-    wait_for(f"the end of {task}", over)
-    return site.wait(task)
-
-
-def open_gate(site, task, other_than=()):
-    def there():
-        t = site.task(task)
-        assert t["status"] not in TERMINAL, site.story(task)
-        found = [g for g in site.get(f"/v1/gates?state=blocked&task={task}")["data"] if g["id"] not in other_than]
-        return found[0] if found else None
-    return wait_for(f"a gate of {task}", there)
-
-
-def decide(site, gate, decision="approve", **more):
-    return site.call("POST", f"/v1/gates/{gate['id']}/decision", {"decision": decision, **more})
-
-
-def made(site, task, name="made.txt"):
-    for line in site.patch(task).decode().split("diff --git"):
-        if f"b/{name}" in line:
-            return [text[1:] for text in line.splitlines() if text.startswith("+") and not text.startswith("+++")]
-    return []
-
-
-def runner_pid(site, task, n=1):
-    return json.loads((site.run_dir(task, n) / "runner.json").read_text())["pid"]
-
-
-def files_with(site, text):
-    """Outside the agent's own home."""
-    found = []
-    for root, _, names in os.walk(site.data):
-        for name in names:
-            path = pathlib.Path(root, name)
-            if path.is_file() and text.encode() in path.read_bytes() and "/agents/main/home/" not in str(path):
-                found.append(str(path))
-    return found
-
-
-def rows(site, sql, *args):
-    """Changes the database while no server has it."""
-    with contextlib.closing(sqlite3.connect(site.data / "signalbox.db")) as db, db:
-        db.executemany(sql, *args)
-    site.own(site.data) if site.user else None
 
 
 def lose_database(site):
@@ -119,8 +61,9 @@ def test_a_thousand_gates_are_listed_page_by_page(new_site):
     site.kill_server()
     states = ["blocked", "approved", "rejected", "answered", "expired", "canceled"]
     ids = [f"01k{i:04d}aaaaaaaaaaaaaaaaaaa" for i in range(1000)]
-    rows(site, "INSERT INTO gates(id,task,run,request,kind,state,data,created_at,turn) VALUES(?,?,?,'1','command',?,?,1,1)",
-         [(id, tasks[i % 2], f"{tasks[i % 2]}.main.1", states[i % 6], json.dumps({"title": f"gate {i}", "choices": ["approve"]})) for i, id in enumerate(ids)])
+    with database(site) as db:
+        db.executemany("INSERT INTO gates(id,task,run,request,kind,state,data,created_at,turn) VALUES(?,?,?,'1','command',?,?,1,1)",
+                       [(id, tasks[i % 2], f"{tasks[i % 2]}.main.1", states[i % 6], json.dumps({"title": f"gate {i}", "choices": ["approve"]})) for i, id in enumerate(ids)])
     site.start_server()
     page = site.get("/v1/gates?limit=1000")
     assert [g["id"] for g in page["data"]] == ids[::-1]  # the newest first, in one request
@@ -248,8 +191,8 @@ def test_several_gates_are_open_at_once_and_each_is_decided_for_itself(new_site)
     try:
         site = new_site(model=False, config={"model": {"default_provider": "own", "providers": {"own": {"base_url": f"http://127.0.0.1:{model.server_port}/v1", "key": "k"}}}})
         task = submit(site, "Do three things.", approvals=ALWAYS)
-        wait_for("three gates", lambda: len(site.get(f"/v1/gates?state=blocked&task={task}")["data"]) == 3)
-        gates = {next(w for w in ("one", "two", "three") if w in g["data"]["command"]): g for g in site.get(f"/v1/gates?state=blocked&task={task}")["data"]}
+        wait_for("three gates", lambda: len(open_gates(site, task)) == 3)
+        gates = {next(w for w in ("one", "two", "three") if w in g["data"]["command"]): g for g in open_gates(site, task)}
         assert decide(site, gates["two"], "reject")[0] == 200
         assert site.task(task)["status"] == "WAITING"
         assert decide(site, gates["three"])[0] == 200 and decide(site, gates["one"])[0] == 200

@@ -1,12 +1,10 @@
 """The human in the loop at its seams: what was told twice, struck twice, refused in vain, or came in the wrong moment."""
-import contextlib
-import json
 import os
 import signal
-import sqlite3
 
 import pytest
 from e2e_site import CODEX, TERMINAL, is_alive, wait_for
+from gate_steps import ALWAYS, database, decide, ended, open_gate, open_gates, runner_pid, say
 
 SCENARIOS = """
   - match: "[scenario touch]"
@@ -23,45 +21,8 @@ SCENARIOS = """
       - final: "It is open."
 """
 SITE = {"scenarios": SCENARIOS}
-ALWAYS = {"ask": "always"}
 ASK = """echo '{"status": "blocked", "summary": "A question.", "questions": ["Which colour?"]}' > "$SIGNALBOX_FINAL" """
 needs_codex = pytest.mark.skipif(not CODEX.exists(), reason="Codex is not installed")
-
-
-def ended(site, task):
-    def over():
-        t = site.task(task)
-        return t if t["status"] in TERMINAL else None
-    wait_for(f"the end of {task}", over)
-    return site.wait(task)
-
-
-def open_gate(site, task, other_than=()):
-    def there():
-        assert site.task(task)["status"] not in TERMINAL, site.story(task)
-        found = [g for g in site.get(f"/v1/gates?state=blocked&task={task}")["data"] if g["id"] not in other_than]
-        return found[0] if found else None
-    return wait_for(f"a gate of {task}", there)
-
-
-def decide(site, gate, decision="approve", **more):
-    return site.call("POST", f"/v1/gates/{gate['id']}/decision", {"decision": decision, **more})
-
-
-def say(site, task, text, **more):
-    return site.call("POST", f"/v1/tasks/{task}/messages", {"text": text, **more})
-
-
-def runner_pid(site, task, n=1):
-    path = site.run_dir(task, n) / "runner.json"
-    return wait_for("the runner", lambda: json.loads(path.read_text())["pid"] if path.exists() else None)
-
-
-def change(site, sql, *args):
-    """The database while no server has it."""
-    with contextlib.closing(sqlite3.connect(site.data / "signalbox.db")) as db, db:
-        db.execute(sql, *args)
-    site.own(site.data) if site.user else None
 
 
 def decider_looked(site, task):
@@ -108,7 +69,8 @@ def test_a_task_that_was_asked_to_end_begins_no_further_turn(new_site):
     site.kill_server()
     site.release(task)
     wait_for("the end of the run", lambda: not is_alive(runner))
-    change(site, "UPDATE tasks SET cancel_asked=1 WHERE id=?", (task,))  # acknowledged, when the run had just ended
+    with database(site) as db:
+        db.execute("UPDATE tasks SET cancel_asked=1 WHERE id=?", (task,))  # acknowledged, when the run had just ended
     site.start_server()
     ended(site, task)
     assert site.events(task, "task.turn") == [] and site.task(task)["run_n"] == 1
@@ -206,7 +168,7 @@ def test_a_message_after_a_death_does_not_drop_what_was_decided_before(new_site)
     site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", AGENT.replace("start == 2", "False").replace(
         'send(id=900,', 'send(id=901, method="session/request_permission", params={"sessionId": "s1", "toolCall": {**call, "toolCallId": "c2", "title": "other"}, "options": options}); send(id=900,')]}}})
     task = site.submit("Work.", agent="own", approvals=ALWAYS)
-    wait_for("both gates", lambda: len(site.get(f"/v1/gates?state=blocked&task={task}")["data"]) == 2)
+    wait_for("both gates", lambda: len(open_gates(site, task)) == 2)
     gate = open_gate(site, task)
     runner = runner_pid(site, task)
     os.kill(runner, signal.SIGSTOP)
@@ -276,7 +238,7 @@ def test_a_secret_that_is_long_once_it_is_spelt_does_not_keep_runs_from_starting
 @pytest.mark.parametrize("by", ["file", "deadline"])
 def test_a_decision_that_could_not_be_written_is_tried_again(new_site, by):
     site = new_site(scenarios=SCENARIOS)
-    approvals = ALWAYS if by == "file" else {"ask": "always", "deadline": "2s", "at_deadline": "reject"}
+    approvals = ALWAYS if by == "file" else {"ask": "always", "deadline": "6s", "at_deadline": "reject"}
     task = site.submit("[scenario touch]", agent="codex", approvals=approvals)
     gate = open_gate(site, task)
     gates, inbox = site.directory(task) / "gates", site.directory(task) / "inbox"
@@ -297,7 +259,7 @@ def test_a_decision_that_could_not_be_written_is_tried_again(new_site, by):
 
 @needs_codex
 def test_a_file_that_is_no_decision_settles_nothing_and_ends_nothing(site):
-    task = site.submit("[scenario touch]", agent="codex", approvals={"ask": "always", "deadline": "2s", "at_deadline": "reject"})
+    task = site.submit("[scenario touch]", agent="codex", approvals={"ask": "always", "deadline": "6s", "at_deadline": "reject"})
     gate = open_gate(site, task)
     decision = site.directory(task) / "gates" / f"{gate['id']}.decision"
     decision.write_text('{"decision": "approved"}\n')
@@ -326,18 +288,18 @@ def test_the_last_of_many_waiting_tasks_is_looked_after_too(new_site):
     gate = open_gate(site, task)
     wait_for("the run's end", lambda: site.task(task)["run"]["ended_at"])
     site.kill_server()
-    with contextlib.closing(sqlite3.connect(site.data / "signalbox.db")) as db, db:
+    with database(site) as db:
         kept = ",".join(c[1] for c in db.execute("PRAGMA table_info(tasks)") if c[1] not in ("id", "name"))
         of_run = ",".join(c[1] for c in db.execute("PRAGMA table_info(runs)") if c[1] not in ("id", "task"))
         for i in range(600):  # older ones, which wait as well
             id = f"01a{i:023d}"
             db.execute(f"INSERT INTO tasks(id,{kept}) SELECT ?, {kept} FROM tasks WHERE id=?", (id, task))
             db.execute(f"INSERT INTO runs(id,task,{of_run}) SELECT ?, ?, {of_run} FROM runs WHERE task=?", (f"{id}.main.1", id, task))
-    site.own(site.data) if site.user else None
     site.start_server()
     (site.directory(task) / "inbox" / f"{gate['id']}.yaml").write_text("decision: reject\n")
     wait_for("the decision", lambda: site.get(f"/v1/gates/{gate['id']}")["state"] == "rejected")
     site.kill_server()
-    change(site, "DELETE FROM tasks WHERE id LIKE '01a0%'")
-    change(site, "DELETE FROM runs WHERE id LIKE '01a0%'")
+    with database(site) as db:
+        db.execute("DELETE FROM tasks WHERE id LIKE '01a0%'")
+        db.execute("DELETE FROM runs WHERE id LIKE '01a0%'")
     site.start_server()

@@ -173,7 +173,7 @@ def on_a_terminal(site, *words):
         while piece := os.read(here, 65536):
             out += piece
     os.close(here)
-    assert p.wait(30) is not None
+    assert p.wait(120) is not None
     return out
 
 
@@ -190,10 +190,10 @@ def test_terminal_escapes_of_an_agent_are_shown_as_text(site):
 def test_too_many_processes_and_too_much_memory_harm_only_their_own_run(site):
     """Bounded by what they ask for, so that a wall that is missing costs this machine little."""
     neighbour = site.submit("until [ -e ~/go ]; do sleep 0.02; done; echo well")
-    many = site.wait(site.submit("python3 -c 'import subprocess\nn = 0\ntry:\n  for n in range(300): subprocess.Popen([\"sleep\", \"5\"])\nexcept OSError as e: print(\"refused at\", n)'",
-                                 timeout_ms=20000, limits={"pids": 64}))
+    many = site.wait(site.submit("python3 -c 'import subprocess\nn = 0\ntry:\n  for n in range(300): subprocess.Popen([\"sleep\", \"60\"])\nexcept OSError as e: print(\"refused at\", n)'",
+                                 timeout_ms=100000, limits={"pids": 64}))
     assert "refused at" in said(site, many["id"]), site.story(many["id"])
-    much = site.wait(site.submit("python3 -c 'x = b\"x\" * (400 << 20); print(len(x))'; echo $?", timeout_ms=20000, limits={"memory": "128M"}))
+    much = site.wait(site.submit("python3 -c 'x = b\"x\" * (400 << 20); print(len(x))'; echo $?", timeout_ms=100000, limits={"memory": "128M"}))
     if much["result"]["walls"]["confinement"] != "rlimits":  # else memory is not limited, and the task says so
         assert str(400 << 20) not in said(site, much["id"]), site.story(much["id"])
     site.release(neighbour)

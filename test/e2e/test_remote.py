@@ -12,7 +12,7 @@ import subprocess
 import threading
 
 import pytest
-from e2e_site import DEADLINE, PROGRAM, Site, tcp_call, wait_for
+from e2e_site import DEADLINE, PROGRAM, tcp_call, wait_for
 
 SITE = {"model": False, "listen": "127.0.0.1:0"}
 

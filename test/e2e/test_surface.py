@@ -11,7 +11,7 @@ import subprocess
 import threading
 
 import pytest
-from e2e_site import ROOT, Site, wait_for
+from e2e_site import ROOT, wait_for
 from gateway_site import UnixConnection
 
 SITE = {"model": False}

@@ -8,7 +8,7 @@ import tempfile
 from gateway_site import BUILD, CODEX, PROGRAM, ROOT, SCENARIOS, wait_for
 
 DRIVE = BUILD / "test/agent_drive"
-TURN_S = 90
+TURN_S = 240
 
 
 class Model:
@@ -30,7 +30,7 @@ class Model:
 
     def close(self):
         self.child.terminate()
-        self.child.wait(30)
+        self.child.wait(120)
         shutil.rmtree(self.dir)
 
 

@@ -125,10 +125,11 @@ class Stories:
 
     def test_a_session_goes_on_in_another_process(self, worker):
         first = self.turn(worker, "[agents remember]")
+        before = len(worker.model.asked())
         second = self.turn(worker, "[agents again]", "--session", first.outcome["session"])
         assert second.outcome["outcome"] == "success" and second.outcome["final"]["summary"] == "Again.", second.outcome
         assert second.outcome["session"] == first.outcome["session"]
-        assert "[agents remember]" in str(worker.model.asked()[-1])
+        assert any("[agents remember]" in asked and "[agents again]" in asked for asked in map(str, worker.model.asked()[before:]))  # not the last: a title may be asked for beside
         assert [m for m in second.data("message.done") if "Remembered" in m["text"]] == []
 
     def test_a_session_that_is_not_there_is_said_to_be_lost(self, worker):

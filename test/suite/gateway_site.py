@@ -22,7 +22,7 @@ CODEX = ROOT / "node_modules/@openai/codex-linux-x64/vendor/x86_64-unknown-linux
 SCENARIOS = ROOT / "test/data/scenarios"
 KEY = bytes(range(32))
 PROVIDER_KEY = "sk-the-real-provider-key"
-WAIT_S = 30
+WAIT_S = 120  # whoever needs them has failed; a machine may be slow, so nothing is concluded from a wait that is long
 
 
 def b64(data):
@@ -254,7 +254,7 @@ class Site:
         shutil.rmtree(self.dir)
         assert not problems, problems[0]
 
-    def codex(self, prompt, auth, *options, timeout=100, idle_ms=300000, port=None, home=None, work=None):
+    def codex(self, prompt, auth, *options, timeout=240, idle_ms=300000, port=None, home=None, work=None):
         """The real Codex CLI against the gateway: (exit status, its lines)."""
         if port is None:
             shim = Shim(self.socket)

@@ -52,5 +52,5 @@ class TestClaude(Stories):
         old.write_text("#!/bin/sh\n")
         old.chmod(0o755)
         (tmp_path / "package.json").write_text('{"version": "1.0.99"}')
-        done = subprocess.run(worker.argv("x", agent={"path": str(old)}), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(worker.argv("x", agent={"path": str(old)}), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
         assert done.returncode != 0 and "1.0.99" in done.stderr and "too old" in done.stderr

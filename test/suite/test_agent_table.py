@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(not DRIVE.exists(), reason="agent_drive is not b
 
 
 def said():
-    done = subprocess.run([str(DRIVE), "--capabilities"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([str(DRIVE), "--capabilities"], capture_output=True, text=True, timeout=120, check=True)
     return json.loads(done.stdout)
 
 
@@ -27,6 +27,6 @@ def test_the_table_is_made_from_claims_and_runs(tmp_path):
     (tmp_path / "said.json").write_text(json.dumps(said()))
     case = '<testcase classname="test_agent_claude.TestClaude" name="{}">{}</testcase>'
     (tmp_path / "seen.xml").write_text("<testsuite>" + case.format("test_what_is_approved_is_done_and_told", "") + case.format("test_usage_is_told", "<failure/>") + "</testsuite>")
-    done = subprocess.run([str(ROOT / "tools/agents-table"), tmp_path / "said.json", tmp_path / "seen.xml"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(ROOT / "tools/agents-table"), tmp_path / "said.json", tmp_path / "seen.xml"], capture_output=True, text=True, timeout=120)
     row = next(line for line in done.stdout.splitlines() if line.startswith("| `claude` "))
     assert done.returncode == 1 and row == "| `claude` | yes | **yes** | yes | yes | yes | yes | BROKEN |"

@@ -67,7 +67,7 @@ def test_an_expired_token_and_one_of_another_key_are_refused(up):
 
 
 def test_the_run_token_is_no_key_at_the_model_itself(up):
-    conn = http.client.HTTPConnection("127.0.0.1", up.port, timeout=30)
+    conn = http.client.HTTPConnection("127.0.0.1", up.port, timeout=120)
     conn.request("POST", "/v1/responses", json.dumps(body()), {"Content-Type": "application/json", "Authorization": "Bearer " + token()})
     assert conn.getresponse().status == 401
     conn.close()
@@ -167,7 +167,7 @@ def test_an_agent_that_goes_away_cancels_the_upstream(site):
     assert reply.read1(100)
     conn.close()
     reply.close()
-    assert closed.wait(30)
+    assert closed.wait(120)
     assert "went away" in site.ended()[0]["error"]
 
 
@@ -185,7 +185,7 @@ def test_an_agent_that_goes_away_before_the_first_byte_cancels_too(site):
     assert reply.status == 200 and reply.read1(100).startswith(b": waiting")
     conn.close()
     reply.close()
-    assert closed.wait(30)
+    assert closed.wait(120)
 
 
 def test_a_slow_reader_holds_up_the_upstream_instead_of_filling_memory(site):
@@ -203,7 +203,7 @@ def test_a_slow_reader_holds_up_the_upstream_instead_of_filling_memory(site):
     site.upstream(answer)
     gateway = site.gateway()
     conn, reply = site.open(doc=body(), auth=token())
-    assert held.wait(60)
+    assert held.wait(120)
     status = pathlib.Path(f"/proc/{gateway.pid}/status").read_text()
     if "asan" not in str(PROGRAM):
         assert int(status.split("VmRSS:")[1].split()[0]) < 64 * 1024
@@ -238,7 +238,7 @@ def test_a_slow_answer_gets_its_head_in_advance_and_then_its_events(site):
     go = threading.Event()
 
     def answer(conn, head, data):
-        go.wait(30)
+        go.wait(120)
         conn.sendall(SSE_HEAD + b"\r\n" + DONE)
 
     site.upstream(answer)
@@ -257,7 +257,7 @@ def test_an_error_after_the_advance_is_told_inside_the_stream(site):
     go = threading.Event()
 
     def answer(conn, head, data):
-        go.wait(30)
+        go.wait(120)
         reply_json(conn, 529, {"error": {"message": "overloaded"}})
 
     site.upstream(answer)
@@ -276,7 +276,7 @@ def test_white_space_keeps_a_slow_plain_reply_alive(site):
     go = threading.Event()
 
     def answer(conn, head, data):
-        go.wait(30)
+        go.wait(120)
         reply_json(conn, 200, {"status": "completed", "output": []})
 
     site.upstream(answer)
@@ -508,7 +508,7 @@ def test_a_configuration_that_others_can_read_is_refused(site):
     site.provider("x", 1)
     path = site.config()
     path.chmod(0o644)
-    done = subprocess.run([PROGRAM, "gateway", "--config", path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([PROGRAM, "gateway", "--config", path], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "0600" in done.stderr
 
 
@@ -527,7 +527,7 @@ def test_a_configuration_that_others_can_read_is_refused(site):
 def test_a_bad_configuration_is_named_by_its_place(site, change, words):
     site.provider("x", 1)
     site.more = change
-    done = subprocess.run([PROGRAM, "gateway", "--config", site.config()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([PROGRAM, "gateway", "--config", site.config()], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert words in done.stderr
 
@@ -568,7 +568,7 @@ def test_draining_lets_a_running_stream_finish(site, how):
 
     def answer(conn, head, data):
         conn.sendall(SSE_HEAD + b"\r\ndata: {}\n\n")
-        go.wait(30)
+        go.wait(120)
         conn.sendall(DONE)
 
     site.upstream(answer)
@@ -584,7 +584,7 @@ def test_draining_lets_a_running_stream_finish(site, how):
     go.set()
     assert events(reply.read())[-1]["type"] == "response.completed"
     conn.close()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
     assert not site.socket.exists() and not site.control.exists()
     assert site.ended()[0]["error"] is None
 
@@ -596,7 +596,7 @@ def test_draining_ends_at_its_limit_and_at_a_second_signal(site):
     conn, reply = site.open(doc=body(), auth=token())
     assert reply.read1(100)
     gateway.terminate()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
     conn.close()
     reply.close()
     assert "ending" in site.ended()[0]["error"]
@@ -607,7 +607,7 @@ def test_draining_ends_at_its_limit_and_at_a_second_signal(site):
     gateway.terminate()
     wait_for("draining", lambda: site.version().get("draining"))
     gateway.terminate()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
     conn.close()
     reply.close()
 
@@ -618,7 +618,7 @@ def test_a_new_gateway_takes_over_without_a_gap(site):
     def answer(conn, head, data):
         conn.sendall(SSE_HEAD + b"\r\ndata: {}\n\n")
         if b"old" in data:
-            go.wait(30)
+            go.wait(120)
         conn.sendall(DONE)
 
     site.upstream(answer)
@@ -644,7 +644,7 @@ def test_a_new_gateway_takes_over_without_a_gap(site):
     go.set()
     assert events(reply.read())[-1]["type"] == "response.completed"
     conn.close()
-    assert old.wait(30) == 0
+    assert old.wait(120) == 0
     assert site.socket.exists() and site.control.exists()
     assert not refused and set(served) <= {200, 503}
     assert site.ask()[0] == 200

@@ -18,7 +18,7 @@ def site():
 
 
 def ask(port, doc, key=PROVIDER_KEY, method="POST", url="/v1/responses"):
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     conn.request(method, url, json.dumps(doc) if doc is not None else None, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
     reply = conn.getresponse()
     data = reply.read()
@@ -105,23 +105,23 @@ def test_a_request_that_makes_no_sense_is_a_400(site, doc):
     ("a: [", "own.yaml"),
 ])
 def test_a_bad_scenario_file_is_refused_with_its_place(site, text, words):
-    done = subprocess.run([PROGRAM, "model", "--script", script(site, text), "--check"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([PROGRAM, "model", "--script", script(site, text), "--check"], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and words in done.stderr and "doc/scenario.md" in done.stderr
 
 
 @pytest.mark.parametrize("argv", [[], ["--script"], ["--scirpt", "x"], ["--script", "/nowhere.yaml"], ["extra", "--script", "x"]])
 def test_a_wrong_command_line_is_explained(argv):
-    done = subprocess.run([PROGRAM, "model", *argv], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([PROGRAM, "model", *argv], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and done.stderr.startswith("signalbox model: ")
 
 
 def test_a_stop_does_not_wait_for_what_hangs(site):
     port = site.model()
     child = site.children[0]
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as conn:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as conn:
         data = json.dumps(body("[scenario hang]")).encode()
         conn.sendall(b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer " + PROVIDER_KEY.encode()
                      + f"\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
         wait_for("the request", site.asked)
         child.terminate()
-        assert child.wait(30) == 0
+        assert child.wait(120) == 0

@@ -44,7 +44,7 @@ def answered(doc, reply, *outputs):
 def ask(site, doc, url="/v1/messages", **headers):
     """Straight to the model: (status, body)."""
     import http.client
-    conn = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+    conn = http.client.HTTPConnection("127.0.0.1", site.port, timeout=120)
     conn.request("POST", url, json.dumps(doc), {"Content-Type": "application/json", **(headers or {"X-Api-Key": PROVIDER_KEY})})
     reply = conn.getresponse()
     data = reply.read()
@@ -234,7 +234,7 @@ def test_an_error_after_the_advance_is_told_in_this_apis_form(site):
     go = threading.Event()
 
     def answer(conn, headers, data):
-        go.wait(30)
+        go.wait(120)
         conn.sendall(b"HTTP/1.1 529 Overloaded\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
     site.upstream(answer)
     site.limits = {"early_ms": 50, "probe_ms": 20}

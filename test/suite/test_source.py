@@ -297,7 +297,7 @@ class GitHttp(http.server.BaseHTTPRequestHandler):
         env = {**NEUTRAL, "GIT_PROJECT_ROOT": str(self.root), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command,
                "CONTENT_TYPE": self.headers.get("Content-Type", ""), "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""), "GIT_CONFIG_COUNT": "1",
                "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*", "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", "")}
-        head, _, rest = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, timeout=60).stdout.partition(b"\r\n\r\n")
+        head, _, rest = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, timeout=120).stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
         self.send_response(int(fields.pop("Status", "200").split()[0]))
         for name, value in fields.items():
@@ -439,7 +439,7 @@ def test_a_hostile_ref_is_refused(tool, repo, ref):
 def test_invalid_utf8_in_a_url_is_refused(tool):
     done = tool.run("check", job=None)
     assert done.returncode == 1
-    done = subprocess.run([tool.path, "check"], input=b'{"kind":"git","url":"/tmp/\xff"}', capture_output=True, env=tool.env, timeout=30)
+    done = subprocess.run([tool.path, "check"], input=b'{"kind":"git","url":"/tmp/\xff"}', capture_output=True, env=tool.env, timeout=120)
     assert done.returncode == 1 and done.stderr.startswith(b"invalid: ")
 
 

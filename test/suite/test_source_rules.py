@@ -308,7 +308,7 @@ def test_a_question_about_another_host_gets_no_answer(tool, tmp_path):  # noqa: 
         read, write = os.pipe()
         os.write(write, b"the-answer")
         os.close(write)
-        done = subprocess.run([tool.path, question], env={"SIGNALBOX_ASKPASS": f"{read} code.example"}, pass_fds=(read,), capture_output=True, timeout=30)
+        done = subprocess.run([tool.path, question], env={"SIGNALBOX_ASKPASS": f"{read} code.example"}, pass_fds=(read,), capture_output=True, timeout=120)
         os.close(read)
         assert (done.stdout == b"the-answer\n") == known, question
         assert known or (done.stdout == b"" and done.returncode != 0)

@@ -303,7 +303,7 @@ def test_a_reader_that_takes_nothing_is_let_go_as_lagged_and_others_are_not_held
     with site.ws() as w:
         w.ask("subscribe", tasks=[task])
         assert len(seqs(w.until(type="end"))) == site.task(task)["last_seq"]
-    wait_for("the slow reader to be let go", lambda: site.metric("signalbox_stream_subscribers") == 0, 60)
+    wait_for("the slow reader to be let go", lambda: site.metric("signalbox_stream_subscribers") == 0)
     code, reason = slow.expect_close()
     assert (code, reason) in ((1013, "lagged"), (None, "")), "told when it still listens; cut when its socket is full"
     assert rss_kib(site.server.pid) - before < 32 * 1024
@@ -327,7 +327,7 @@ def test_a_server_that_stops_says_goodbye(new_site):
     busy.ask("subscribe", tasks=["*"])
     site.server.terminate()
     assert idle.expect_close()[0] == 1001 and busy.expect_close()[0] == 1001
-    assert site.server.wait(30) == 0
+    assert site.server.wait(120) == 0
 
 
 def test_after_a_restart_a_subscriber_goes_on_where_it_was(new_site):

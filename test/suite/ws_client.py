@@ -10,7 +10,7 @@ import time
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-DEADLINE = 30  # seconds; whoever needs them has failed
+DEADLINE = 120  # seconds; whoever needs them has failed
 
 
 class Refused(Exception):

@@ -218,9 +218,10 @@ class Gateway:
         self.path = site.path("gateway", "model.sock")
         self.serve = serve
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        os.chmod(self.path, 0o666)
+        self.listener.bind(self.path + ".new")
+        os.chmod(self.path + ".new", 0o666)
         self.listener.listen(256)
+        os.rename(self.path + ".new", self.path)  # as the real one: who dials meanwhile must not meet a socket that is not his to open
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):

@@ -139,7 +139,7 @@ static void append_line(void *ctx, int64_t seq, const char *line)
 	a->seq = seq;
 }
 
-static enum err_code append_events(struct core *c, const char *id, const char *dir, bool *ret_changed, struct error *e)
+static enum err_code append_events(struct core *c, const char *id, const char *dir, bool *ret_changed, int64_t *ret_seq, struct error *e)
 {
 	AUTO_FREE char *path = file_join(dir, "events.jsonl");
 	AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
@@ -160,6 +160,7 @@ static enum err_code append_events(struct core *c, const char *id, const char *d
 	} while (!rc && a.text.len && a.seq < head);
 	strbuf_release(&a.text);
 	*ret_changed = a.state_changed;
+	*ret_seq = a.seq;
 	return rc;
 }
 
@@ -336,8 +337,11 @@ static enum err_code copy_exchanges(const char *path, int run, struct error *e)
 {
 	AUTO_CLOSE int from = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	AUTO_CLOSE int to = -1;
-	if (from < 0)
+	struct stat st;
+	if (from < 0 || fstat(from, &st) < 0)
 		return error_errno(e, "open '%s'", path);
+	if (!st.st_size)
+		return error_set(e, ERR_NOT_FOUND, "no model was asked");
 	enum err_code rc = file_open_beneath(run, "artifacts", O_RDONLY | O_DIRECTORY, &to, e);
 	return rc ? rc : copy_open(from, to, "exchanges.jsonl", 0600, e);
 }
@@ -361,6 +365,25 @@ static void collect_artifacts(struct core *c, const struct view *v, const char *
 		log_warn("task %s: %s", v->id, e.text);
 }
 
+static void view_release(struct view *v)
+{
+	task_row_release(&v->task);
+	run_row_release(&v->run);
+	gate_list_release(&v->gates);
+	*v = (struct view){ .id = v->id };
+}
+
+/* Appends to the log.  The view is then as new: what is written from an older one would stay, as the next look finds nothing new in the log. */
+static enum err_code sync_log(struct core *c, struct view *v, const char *dir, bool *ret_changed, struct error *e)
+{
+	int64_t seq = 0;
+	enum err_code rc = append_events(c, v->id, dir, ret_changed, &seq, e);
+	if (rc || seq <= v->task.last_seq)
+		return rc;
+	view_release(v);
+	return db_read(c->db, view_op, v, e);
+}
+
 /* What changed is written so that task.yaml comes last: a crash on the way shows in its age. */
 static enum err_code sync_task(struct core *c, const char *id, bool whole, struct error *e)
 {
@@ -374,7 +397,8 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 		AUTO_FREE char *artifacts = file_join(dir, "artifacts");
 		rc = file_mkdirs(artifacts, 0711, e);
 		if (!rc)
-			rc = append_events(c, id, dir, &changed, e);
+			rc = sync_log(c, &v, dir, &changed, e);
+		over = !rc && phase_is_terminal(v.task.phase);
 		changed = changed || whole || (over && !taskdir_is_whole(dir, v.task.completed_at));
 		if (!rc && changed && v.run.id)
 			launch_complete_record(c, &v.run);
@@ -393,9 +417,7 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 		write_state(c, &v, dir);
 	if (!rc && changed)
 		rc = write_yaml(&v, dir, e);
-	task_row_release(&v.task);
-	run_row_release(&v.run);
-	gate_list_release(&v.gates);
+	view_release(&v);
 	return rc == ERR_NOT_FOUND ? ERR_OK : rc; /* deleted meanwhile */
 }
 

@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -166,6 +169,28 @@ static void an_end_that_was_committed_and_not_written_is_written_at_the_next_sta
 	assert_false(taskdir_is_whole(s->dir, clock_wall_ms() + 60000));
 }
 
+/* Whoever opens the log to write waits until the lease is given back: the task ends while its record is being written, after its row was read. */
+static void an_end_in_the_middle_of_a_look_is_on_record(void **state)
+{
+	struct site *s = *state;
+	AUTO_STRBUF struct strbuf yaml = STRBUF_LIMIT(LOG_MAX);
+	AUTO_FREE char *path = file_join(s->dir, "task.yaml");
+	AUTO_FREE char *log = file_join(s->dir, "events.jsonl");
+	record_all(s);
+	AUTO_CLOSE int fd = open(log, O_RDONLY | O_CLOEXEC);
+	assert_int_not_equal(signal(SIGIO, SIG_IGN), SIG_ERR);
+	assert_int_equal(fcntl(fd, F_SETLEASE, F_RDLCK), 0);
+	assert_int_equal(taskdir_start(&s->core, NULL), ERR_OK);
+	while (fcntl(fd, F_GETLEASE) == F_RDLCK)
+		poll(NULL, 0, 1);
+	assert_int_equal(db_write(s->core.db, end_op, s, NULL), ERR_OK);
+	assert_int_equal(fcntl(fd, F_SETLEASE, F_UNLCK), 0);
+	taskdir_dirty(&s->core, s->id);
+	taskdir_stop(&s->core);
+	assert_int_equal(file_read(path, LOG_MAX, &yaml, NULL), ERR_OK);
+	assert_non_null(strstr(strbuf_str(&yaml), "status: ERROR"));
+}
+
 static void the_links_to_the_newest_run_are_made_where_a_kill_left_them_out(void **state)
 {
 	struct site *s = *state;
@@ -231,6 +256,7 @@ int main(void)
 		ON_SITE(a_line_longer_than_the_look_at_the_end_is_not_written_twice),
 		ON_SITE(a_torn_end_and_a_bad_line_are_cut_and_written_again),
 		ON_SITE(an_end_that_was_committed_and_not_written_is_written_at_the_next_start),
+		ON_SITE(an_end_in_the_middle_of_a_look_is_on_record),
 		ON_SITE(the_links_to_the_newest_run_are_made_where_a_kill_left_them_out),
 		ON_SITE(a_link_in_place_of_the_diff_is_not_followed),
 		ON_SITE(a_run_directory_behind_a_link_is_not_opened),

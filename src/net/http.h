@@ -76,9 +76,10 @@ struct http_server {
 	struct http_stream *streams;
 	struct ws_loop *ws; /* NULL until the first WebSocket */
 	struct stream_loops *loops; /* NULL until the first stream that they serve */
-	pthread_mutex_t laters_lock; /* guards the next, and is held to wait for `changed` */
+	pthread_mutex_t laters_lock; /* guards the next two, and is held to wait for `changed` */
 	size_t laters;		     /* answers that have not been woken yet */
-	pthread_cond_t laters_changed; /* told only while the server is being stopped */
+	size_t laters_staying;	     /* threads that wait along with one */
+	pthread_cond_t laters_changed; /* told only for these, and while the server is being stopped */
 	struct pace *pace;
 	struct share *share; /* NULL: no limit */
 	struct hauls *hauls;

@@ -4,9 +4,11 @@
  *   ASKED --the handler has returned--> SLEEPS --wake: resume--> WOKEN --> answered
  *   ASKED --wake------------------------------------------------> WOKEN --> answered by the handler's thread, never suspended
  *
- * A client that goes away in between is noticed after the wake; so the request lives until then. */
+ * A client that goes away in between is noticed after the wake; so the request lives until then.  MHD takes the end of what a client sends for its
+ * going away, when it has resumed the connection; one that has only closed its half, and listens still, is answered without a sleep. */
 #include "base/check.h"
 #include "net/http.h"
+#include <poll.h>
 
 void http_later(struct http_request *r, const struct http_later_ops *ops, void *state)
 {
@@ -27,15 +29,25 @@ static void stay(struct http_request *r)
 {
 	struct http_server *s = r->server;
 	pthread_mutex_lock(&s->laters_lock);
+	s->laters_staying++;
 	while (atomic_load(&r->later_phase) != LATER_WOKEN)
 		pthread_cond_wait(&s->laters_changed, &s->laters_lock);
+	s->laters_staying--;
 	pthread_mutex_unlock(&s->laters_lock);
+}
+
+/* The client will send no more, but has not hung up.  (A TCP client that has looks the same, and holds its thread until the wake.) */
+static bool has_said_all(const struct http_request *r)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct pollfd client = { .fd = info ? info->connect_fd : -1, .events = POLLRDHUP };
+	return poll(&client, 1, 0) == 1 && client.revents == POLLRDHUP;
 }
 
 bool later_sleeps(struct http_request *r)
 {
 	int asked = LATER_ASKED;
-	if (r->later_stays)
+	if (r->later_stays || (atomic_load(&r->later_phase) != LATER_WOKEN && has_said_all(r)))
 		stay(r);
 	if (atomic_load(&r->later_phase) == LATER_WOKEN)
 		return false;
@@ -54,12 +66,11 @@ void later_answer(struct http_request *r)
 void http_later_wake(struct http_request *r)
 {
 	struct http_server *s = r->server;
-	bool stays = r->later_stays;
 	if (atomic_exchange(&r->later_phase, LATER_WOKEN) == LATER_SLEEPS)
 		MHD_resume_connection(r->connection); /* from here on it may be gone */
 	pthread_mutex_lock(&s->laters_lock);
 	s->laters--;
-	if (stays || atomic_load(&s->stopping))
+	if (s->laters_staying || atomic_load(&s->stopping))
 		pthread_cond_broadcast(&s->laters_changed);
 	pthread_mutex_unlock(&s->laters_lock);
 }

@@ -13,6 +13,7 @@ struct fixture {
 	struct waiter *waiting;
 	int asked, freed;
 	bool by_itself; /* a thread wakes whoever waits, at once */
+	bool said_all;	/* the client has closed its half */
 	bool over;
 	pthread_t waker;
 	atomic_int answered;
@@ -45,10 +46,20 @@ static void waiter_free(void *state)
 
 static const struct http_later_ops later = { waiter_answer, waiter_free };
 
+static void await_end_of_words(struct fixture *f)
+{
+	pthread_mutex_lock(&f->lock);
+	while (!f->said_all)
+		pthread_cond_wait(&f->changed, &f->lock);
+	pthread_mutex_unlock(&f->lock);
+}
+
 static void handle_wait(struct http_request *r, void *ctx)
 {
 	struct fixture *f = ctx;
 	struct waiter *w = NEW(struct waiter);
+	if (http_query(r, "half"))
+		await_end_of_words(f);
 	*w = (struct waiter){ .f = f, .request = r };
 	http_later(r, &later, w);
 	if (http_query(r, "now")) {
@@ -223,6 +234,23 @@ static void a_client_that_hung_up_leaves_nothing_behind(void **state)
 	expect(&f->site, "GET /plain HTTP/1.1\r\n" HEAD_END, 200, "plain");
 }
 
+/* As many clients do that are a pipe: printf .. | nc -N */
+static void a_client_that_closed_its_half_hears_its_answer(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+	AUTO_CLOSE int fd = dial(&f->site);
+	say(fd, "GET /wait?half HTTP/1.1\r\nHost: x\r\n\r\n");
+	assert_int_equal(shutdown(fd, SHUT_WR), 0);
+	pthread_mutex_lock(&f->lock);
+	f->said_all = true;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+	await(f, &f->asked, 1);
+	wake_by_itself(f);
+	assert_true(hear(fd, &in, "woken"));
+}
+
 static void *stop_server(void *arg)
 {
 	struct fixture *f = arg;
@@ -266,6 +294,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_waiting_answer_holds_no_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(wakes_at_any_moment_answer_everybody_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_hung_up_leaves_nothing_behind, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_client_that_closed_its_half_hears_its_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_server_that_stops_waits_for_the_wakes_and_frees_all, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* Task objects as text, kept for those who poll one: what was shown stays true until something is committed.
+/* Task objects as text, kept for those who poll one: what was shown stays true until something is committed; of a task that
+ * lives for a second at most, as what it waits for (a model's answer, room on the disk) may change without a commit.
  * One generation for the whole database is coarse, and cannot be wrong: whoever got the answer to a write reads what he wrote. */
 #include "core/shown.h"
 #include "base/cleanup.h"
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #define SHOWN_SLOTS 64
+#define SHOWN_LIVE_MS 1000
 #define SHOWN_REF_MAX 64		  /* bytes of an id or a name */
 #define SHOWN_TEXT_MAX ((size_t)32 << 10) /* longer ones are made anew each time */
 
@@ -17,6 +19,7 @@ struct shown {
 	struct slot {
 		char project[PROJECT_SIZE], ref[SHOWN_REF_MAX + 1];
 		uint64_t generation;
+		int64_t until_ms; /* monotonic */
 		char *text;
 	} slots[SHOWN_SLOTS];
 };
@@ -53,13 +56,13 @@ static char *find(struct shown *s, const char *project, const char *ref, uint64_
 	char *text = NULL;
 	pthread_mutex_lock(&s->lock);
 	const struct slot *slot = slot_of(s, project, ref);
-	if (slot->text && slot->generation == generation && str_eq(slot->project, project) && str_eq(slot->ref, ref))
+	if (slot->text && slot->generation == generation && clock_mono_ms() < slot->until_ms && str_eq(slot->project, project) && str_eq(slot->ref, ref))
 		text = mem_strdup(slot->text);
 	pthread_mutex_unlock(&s->lock);
 	return text;
 }
 
-static void keep(struct shown *s, const char *project, const char *ref, uint64_t generation, const char *text)
+static void keep(struct shown *s, const char *project, const char *ref, uint64_t generation, const char *text, int64_t until_ms)
 {
 	AUTO_FREE char *copy = mem_strdup(text);
 	pthread_mutex_lock(&s->lock);
@@ -68,6 +71,7 @@ static void keep(struct shown *s, const char *project, const char *ref, uint64_t
 	memcpy(slot->project, project, strlen(project) + 1);
 	memcpy(slot->ref, ref, strlen(ref) + 1);
 	slot->generation = generation;
+	slot->until_ms = until_ms;
 	slot->text = TAKE_PTR(copy);
 	pthread_mutex_unlock(&s->lock);
 	free(old);
@@ -85,7 +89,7 @@ enum err_code core_task_text(struct core *c, struct caller by, const char *ref, 
 	if (!text) {
 		text = js_dump(task);
 		if (is_kept && strlen(text) <= SHOWN_TEXT_MAX)
-			keep(c->shown, by.project, ref, generation, text);
+			keep(c->shown, by.project, ref, generation, text, js_str(task, "completed_at") ? INT64_MAX : clock_mono_ms() + SHOWN_LIVE_MS);
 	}
 	*ret = text;
 	return ERR_OK;

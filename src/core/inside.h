@@ -155,6 +155,9 @@ void taskdir_hold(struct core *c, bool hold); /* between true and false no task'
 /* usage.c: what the gateway counted. Adds usage.added events for new exchanges of a run; the sum is for the result. */
 MUST_USE enum err_code usage_pull(struct core *c, const char *run_id, struct js **ret_total, struct error *e);
 char *usage_file(struct core *c, const char *run_id);
+/* The run's token opens the gateway from here to there: its file is there, and may be written. */
+MUST_USE enum err_code usage_begin(struct core *c, const char *run_id, struct error *e);
+void usage_end(struct core *c, const char *run_id);
 struct js *usage_open_request(struct core *c, const char *run_id); /* {request_id, since, model} of a request that the model has not answered yet, or NULL */
 
 /* reconcile.c: rows, processes, cgroups, directories and mounts are compared, at start and every minute. */

@@ -361,6 +361,8 @@ static enum err_code secrets_pipe(struct core *c, const char *run_id, const stru
 {
 	AUTO_FREE char *gateway = NULL;
 	enum err_code rc = gateway_ctl_token(c, run_id, spec, &gateway, e);
+	if (!rc)
+		rc = usage_begin(c, run_id, e);
 	if (rc)
 		return rc;
 	AUTO_JS struct js *hidden = NULL;

@@ -63,6 +63,7 @@ void launch_clean_up(struct core *c, const char *run_id)
 	struct error e = ERROR_INIT;
 	struct release l = { .run_id = run_id };
 	enum err_code rc = db_read(c->db, releasable_op, &l, &e);
+	usage_end(c, run_id);
 	/* While the run is not released nobody else begins in its workspace. */
 	if (!rc)
 		taskdir_end_run(c, &l.task, &l.run);

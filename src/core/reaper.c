@@ -314,6 +314,8 @@ static void adopt(struct core *c, const struct live_run *run)
 	}
 	int pidfd = proc_open(&id);
 	if (pidfd >= 0) {
+		if (!run->over && usage_begin(c, run->id, &e)) /* begun by a release whose gateway made the file */
+			log_warn("run %s: %s", run->id, e.text);
 		log_info("run %s: adopted its runner, pid %d", run->id, (int)id.pid);
 		reaper_watch(c, run->id, id.pid, pidfd);
 		return;

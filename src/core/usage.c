@@ -2,9 +2,11 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/line.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/inside.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,23 @@ static const char *const counters[] = { "input_tokens", "cached_input_tokens", "
 char *usage_file(struct core *c, const char *run_id)
 {
 	return mem_printf("%s/gateway/exchanges/%s.jsonl", c->data, run_id);
+}
+
+enum err_code usage_begin(struct core *c, const char *run_id, struct error *e)
+{
+	AUTO_FREE char *path = usage_file(c, run_id);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (fd < 0 || (c->root && fchown(fd, c->uid + 1, c->gid + 1) < 0)) /* the gateway's own identity */
+		return error_errno(e, "make '%s'", path);
+	return ERR_OK;
+}
+
+void usage_end(struct core *c, const char *run_id)
+{
+	AUTO_FREE char *path = usage_file(c, run_id);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 ? errno != ENOENT : fchmod(fd, 0400) < 0)
+		log_warn("run %s: its model token opens the gateway still: %s: %s", run_id, path, strerror(errno));
 }
 
 static void add_exchange(struct js *total, const struct js *usage)

@@ -6,7 +6,8 @@
  *	 (wire: responses or messages; left out: whichever of them an agent asks for)
  *	 "hide":{"TASK":["secret", ...]}: what is kept out of the record from the first request on; no part of the hash
  *	 "limits":{"connect_ms":10000,"idle_ms":600000,"drain_ms":600000,"probe_ms":5000,"early_ms":20000,"linger_ms":60000}}
- *	 "users":"/run/x/gateway-users.lock": what server and runners hold as long as they live; it ends linger_ms after the last of them. Left out: never
+ *	 "users":"/run/x/gateway-users.lock": what server and runners hold as long as they live; it ends linger_ms after the last of them. Left out: never.
+ *	 With it a run's record is the server's to make, and its token is good until that may not be written any more
  *
  * A struct config is immutable and counted: an exchange keeps the one it began with while HUP brings another. */
 #pragma once

@@ -237,6 +237,10 @@ static bool record_begin(struct exchange *x, struct http_request *r, const struc
 		exchange_refuse(x, r, 403, "invalid_request_error", "run_limit_reached", e.text);
 		return false;
 	}
+	if (rc == ERR_DENIED) {
+		exchange_refuse(x, r, 401, "invalid_request_error", "invalid_api_key", e.text);
+		return false;
+	}
 	log_error("run=%s record: %s", x->claims.run, e.text);
 	exchange_refuse(x, r, 503, "server_error", "record_failed", "the gateway cannot record the exchange, so it was not made");
 	return false;

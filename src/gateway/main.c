@@ -162,6 +162,8 @@ static enum err_code gateway_start(struct gateway *g, struct error *e)
 		rc = record_dir_prepare(c, e);
 	if (rc == ERR_OK)
 		rc = recorder_open(c->record_dir, &g->host.recorder, e);
+	if (rc == ERR_OK && c->users != NULL)
+		recorder_expect_files(g->host.recorder);
 	if (rc == ERR_OK)
 		rc = hidden_take(g, e);
 	if (rc == ERR_OK)

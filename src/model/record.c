@@ -42,6 +42,7 @@ struct hidden {
 
 struct recorder {
 	int dir_fd;
+	bool expects_files;
 	pthread_mutex_t lock; /* guards all below; held while a start line is written: starts are rare and short */
 	struct hidden *hidden;
 	size_t hidden_count;
@@ -61,6 +62,11 @@ enum err_code recorder_open(const char *dir, struct recorder **ret, struct error
 	pthread_mutex_init(&r->lock, NULL);
 	*ret = r;
 	return ERR_OK;
+}
+
+void recorder_expect_files(struct recorder *r)
+{
+	r->expects_files = true;
 }
 
 static void run_state_free(struct run_state *s)
@@ -395,11 +401,15 @@ static enum err_code limits_check(const struct run_state *s, const struct token_
 static enum err_code run_file_open(struct recorder *r, const char *run, int *ret_fd, struct error *e)
 {
 	AUTO_FREE char *name = mem_printf("%s.jsonl", run);
-	int fd = openat(r->dir_fd, name, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	AUTO_CLOSE int fd = openat(r->dir_fd, name, O_RDWR | O_APPEND | (r->expects_files ? 0 : O_CREAT) | O_NOFOLLOW | O_CLOEXEC, 0600);
+	bool ended = r->expects_files && fd < 0 && (errno == ENOENT || errno == EACCES);
+	struct stat st;
 
-	if (fd < 0)
+	if (fd < 0 && !ended)
 		return error_errno(e, "open the record '%s'", name);
-	*ret_fd = fd;
+	if (ended || (fstat(fd, &st) == 0 && !(st.st_mode & S_IWUSR))) /* root may write whatever the mode says */
+		return error_set(e, ERR_DENIED, "the run '%s' has ended, and its token with it", run);
+	*ret_fd = TAKE_FD(fd);
 	return ERR_OK;
 }
 

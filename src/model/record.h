@@ -55,12 +55,14 @@ struct record_result {
 /* `dir` exists already; it is opened here, so that the process may become another user afterwards. */
 MUST_USE enum err_code recorder_open(const char *dir, struct recorder **ret, struct error *e);
 void recorder_free(struct recorder *r);
+/* From now on a run's file must be there already: whoever begins a run makes it, and takes the right to write away when it has ended. */
+void recorder_expect_files(struct recorder *r);
 
 /* Cuts these texts (an array) out of what is written of the runs of `task` (their ids are TASK.worker.n). Again is fine. ERR_LIMIT: too many. */
 MUST_USE enum err_code record_hide(struct recorder *r, const char *task, const struct js *texts, struct error *e);
 
 /* Counts the request against the claims' limits and writes the start line.  ERR_LIMIT: a limit of the run is used up; nothing was
- * written.  ERR_IO: it cannot be recorded, so it must not be made. */
+ * written.  ERR_DENIED: the run has ended.  ERR_IO: it cannot be recorded, so it must not be made. */
 MUST_USE enum err_code record_start(struct recorder *r, const struct token_claims *claims, const struct record_request *rq, struct record_ticket *ret, struct error *e);
 /* Writes the end line, durable when it returns, and gives the ticket back. */
 MUST_USE enum err_code record_end(struct recorder *r, struct record_ticket *ticket, const struct record_result *res, struct error *e);

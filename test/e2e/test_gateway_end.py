@@ -1,11 +1,16 @@
 """The model gateway outlives the server for as long as a run needs it, and not for ever."""
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
 import os
 import random
 import signal
 import time
 
 import pytest
-from e2e_site import CODEX, is_alive, wait_for
+from e2e_site import CODEX, DEADLINE, UnixConnection, is_alive, wait_for
 from gate_steps import ALWAYS, decide, ended, open_gate, runner_pid, submit
 
 LINGER_S = 1
@@ -91,3 +96,45 @@ def test_a_server_that_comes_back_at_any_moment_has_a_gateway(new_site):
         assert the_gateway(site), f"seed {seed}"
     task = submit(site, "[scenario touch]")
     assert ended(site, task)["status"] == "DONE", (seed, site.story(task))
+
+def of_run(site, run):
+    """What a run's agent asks the model with, as the server signs it."""
+    claims = json.dumps({"run": run, "provider": "scripted", "exp": int(time.time()) + 3600, "limits": {}}).encode()
+    text = "sbx1." + base64.urlsafe_b64encode(claims).decode().rstrip("=")
+    mac = hmac.new((site.data / "gateway" / "token.key").read_bytes(), text.encode(), hashlib.sha256).digest()
+    return text + "." + base64.urlsafe_b64encode(mac).decode().rstrip("=")
+
+
+def ask_model(site, run):
+    conn = UnixConnection(site.runtime / "gateway" / "model.sock", DEADLINE)
+    with contextlib.closing(conn):
+        conn.request("POST", "/v1/responses", json.dumps({"model": "m", "input": "[scenario wait]", "stream": True}),
+                     {"Authorization": f"Bearer {of_run(site, run)}", "Content-Type": "application/json"})
+        reply = conn.getresponse()
+        reply.read()
+        return reply.status
+
+
+def answers(site, run):
+    with contextlib.suppress(OSError):
+        return ask_model(site, run)
+
+
+def test_a_runs_token_opens_the_gateway_while_it_lives_and_never_again(new_site):
+    site = new_site(config=CONFIG, scenarios=SCENARIOS)
+    task = site.submit("until [ -e go ]; do sleep 0.05; done")
+    wait_for("the run", lambda: any(e["data"]["to"] == "running" for e in site.events(task, "run.phase")))
+    run = f"{task}.main.1"
+    assert ask_model(site, run) == 200
+    assert ask_model(site, f"{task}.main.2") == 401  # there is no such run
+    site.call("POST", f"/v1/tasks/{task}/cancel", {})
+    site.wait(task)
+    wait_for("the end of its token", lambda: ask_model(site, run) == 401)
+    asked = len(site.asked())
+    site.kill_server()
+    os.kill(the_gateway(site), signal.SIGKILL)
+    site.start_server()
+    wait_for("another gateway's answer", lambda: answers(site, run) == 401)
+    assert site.call("DELETE", f"/v1/tasks/{task}")[0] == 204
+    site.tasks.discard(task)
+    assert ask_model(site, run) == 401 and len(site.asked()) == asked

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <cmocka.h>
 
 struct fixture {
@@ -269,6 +270,21 @@ static void of_too_many_tasks_the_longest_unused_is_forgotten(void **state)
 	assert_false(file_has(f, "sesame"));
 }
 
+static void a_run_has_a_file_from_its_beginning_to_its_end_and_no_request_without(void **state)
+{
+	struct fixture *f = *state;
+	struct record_ticket t = RECORD_TICKET_INIT;
+	AUTO_FREE char *path = file_join(f->dir, "run.jsonl");
+
+	recorder_expect_files(f->recorder);
+	assert_int_equal(begin(f, "[1]", 0, 0, &t), ERR_DENIED);
+	assert_false(file_exists(path));
+	assert_int_equal(file_replace(path, "", 0, 0600, FILE_NOSYNC, NULL), ERR_OK);
+	exchange(f, "[1]", ANSWER);
+	assert_int_equal(chmod(path, 0400), 0);
+	assert_int_equal(begin(f, "[1]", 0, 0, &t), ERR_DENIED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +298,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_conversation_is_known_again_when_the_secrets_were_told_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_secret_across_the_cut_of_a_long_item_leaves_no_half, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(of_too_many_tasks_the_longest_unused_is_forgotten, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_run_has_a_file_from_its_beginning_to_its_end_and_no_request_without, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

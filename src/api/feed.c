@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/tokens.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +18,16 @@
 #define FEED_PAGE 128			   /* lines of one page from the database, ... */
 #define FEED_PAGE_BYTES ((size_t)16 << 10) /* ... and bytes: with one line more, what a reader that stops reading costs */
 #define FEED_KEEP_BYTES ((size_t)1 << 10)  /* a buffer that was larger is given back when it is empty */
+#define FEED_TOKEN_LOOK_MS 1000		   /* between looks whether its token opens still */
 #define FEED_RETRY_MS "1000"		   /* what SSE clients are told to wait before they reconnect */
 
 struct feed {
 	struct api *api;
 	char task[27]; /* "": all */
-	char project[PROJECT_SIZE];
+	char *who, project[PROJECT_SIZE];
 	bool sse, follow;
 	bool greeted, caught_up, synced, over, closed;
-	int64_t cursor, next_comment;
+	int64_t cursor, next_comment, next_look;
 	int64_t given_at; /* when it got bytes that it may not have taken yet; 0: it has taken all */
 	struct strbuf out;
 	size_t sent;
@@ -40,7 +42,7 @@ static bool is_all(const struct feed *f)
 
 static struct caller caller_of(const struct feed *f)
 {
-	return (struct caller){ .project = f->project };
+	return (struct caller){ .who = f->who, .project = f->project };
 }
 
 static enum hub_form form_of(const struct feed *f)
@@ -248,10 +250,21 @@ static void feed_wake(void *arg)
 	http_stream_wake(f->stream);
 }
 
+/* The end of its token is the end of a stream: who comes again hears why. */
+static bool is_welcome(struct feed *f, int64_t now)
+{
+	if (now < f->next_look)
+		return true;
+	f->next_look = now + FEED_TOKEN_LOOK_MS;
+	return core_token_lives(f->api->core, caller_of(f));
+}
+
 static ssize_t feed_read(void *state, char *buf, size_t max)
 {
 	struct feed *f = state;
 	int64_t now = clock_mono_ms();
+	if (!is_welcome(f, now))
+		return -1;
 	if (!f->sub)
 		f->sub = is_all(f) ? hub_subscribe_all(core_hub(f->api->core), f->project, feed_wake, f) : hub_subscribe(core_hub(f->api->core), f->task, feed_wake, f);
 	if (f->given_at && now - f->given_at > FEED_LAG_MS && !f->closed)
@@ -268,6 +281,7 @@ static void feed_free(void *state)
 	struct feed *f = state;
 	hub_unsubscribe(f->sub);
 	strbuf_release(&f->out);
+	free(f->who);
 	free(f);
 }
 
@@ -276,12 +290,14 @@ void feed_reply(struct http_request *r, struct api *a, const char *task, int64_t
 	static const struct http_stream_ops ops = { feed_read, feed_free };
 	struct feed *f = NEW(struct feed);
 	f->api = a;
+	f->who = mem_strdup(http_principal(r));
 	snprintf(f->task, sizeof(f->task), "%s", task ? task : "");
 	snprintf(f->project, sizeof(f->project), "%s", http_project(r));
 	f->sse = sse;
 	f->follow = sse || str_eq(http_query(r, "follow"), "1");
 	f->cursor = after;
 	f->next_comment = clock_mono_ms() + API_COMMENT_INTERVAL_MS;
+	f->next_look = clock_mono_ms() + FEED_TOKEN_LOOK_MS;
 	http_reply_header(r, "Cache-Control", "no-store");
 	http_reply_header(r, "X-Accel-Buffering", "no");
 	if (f->follow)

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/external.h"
+#include "core/tokens.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -213,9 +214,20 @@ static struct js *parse(const char *text, size_t len, struct error *e)
 	return NULL;
 }
 
+/* A token that was revoked, or is too old by now, has nothing more to say or to hear. */
+static bool is_welcome(struct channel *ch)
+{
+	if (core_token_lives(ch->api->core, ch->by))
+		return true;
+	ws_close(ch->ws, WS_POLICY, "the token does not open this server any more");
+	return false;
+}
+
 static void channel_text(void *state, const char *text, size_t len)
 {
 	struct channel *ch = state;
+	if (!is_welcome(ch))
+		return;
 	struct error e = ERROR_INIT;
 	AUTO_JS struct js *m = parse(text, len, &e);
 	struct js *reply = message_of("ok");
@@ -250,6 +262,8 @@ static void channel_open(void *state, struct ws *w)
 static void channel_ready(void *state)
 {
 	struct channel *ch = state;
+	if (!is_welcome(ch))
+		return;
 	look_at_owned(ch);
 	watches_fill(ch->watches);
 	if (ch->api->stopping)

@@ -295,6 +295,10 @@ static enum err_code why_limits(struct db_conn *conn, const struct core *c, cons
 	enum err_code rc = db_number(conn, e, &all, "SELECT COUNT(*) FROM runs WHERE released=0", "");
 	if (!rc)
 		rc = db_number(conn, e, &same, "SELECT COUNT(*) FROM runs WHERE released=0 AND repo=?1", "s", t->repo);
+	if (!rc && !str_eq(t->project, PROJECT_DEFAULT)) { /* how much others have at work, and in which repositories, is theirs to know */
+		strbuf_adds(out, all >= running || same >= per_repo ? "a place: the server has as much at work as it may" : "");
+		return ERR_OK;
+	}
 	if (!rc && all >= running)
 		strbuf_addf(out, "a place: %lld tasks are at work (limits.running %lld)", (long long)all, (long long)running);
 	else if (!rc && same >= per_repo)

@@ -11,6 +11,7 @@
 
 #define SECRET_BYTES 32
 #define TOKEN_PREFIX "sbt_" /* by which scanners for lost secrets know it */
+#define TOKEN_PRINCIPAL "token:"
 #define EXPIRES_MAX_S ((int64_t)10 * 365 * 86400)
 
 struct token {
@@ -102,13 +103,27 @@ bool core_token_check(struct core *c, const char *text, char **ret_who, char **r
 		const struct token *t = &c->tokens->list[i];
 		opens = str_const_time_eq(hash, t->hash) && (!t->expires_at || clock_wall_ms() < t->expires_at);
 		if (opens) {
-			*ret_who = mem_printf("token:%s", t->name);
+			*ret_who = mem_printf(TOKEN_PRINCIPAL "%s", t->name);
 			*ret_project = mem_strdup(t->project);
 			*ret_local = t->local;
 		}
 	}
 	pthread_mutex_unlock(&c->tokens->lock);
 	return opens;
+}
+
+bool core_token_lives(struct core *c, struct caller by)
+{
+	if (!str_starts(by.who, TOKEN_PRINCIPAL))
+		return true;
+	bool lives = false;
+	pthread_mutex_lock(&c->tokens->lock);
+	for (size_t i = 0; i < c->tokens->count && !lives; i++) {
+		const struct token *t = &c->tokens->list[i];
+		lives = str_eq(t->name, by.who + strlen(TOKEN_PRINCIPAL)) && str_eq(t->project, by.project) && (!t->expires_at || clock_wall_ms() < t->expires_at);
+	}
+	pthread_mutex_unlock(&c->tokens->lock);
+	return lives;
 }
 
 bool core_project_exists(struct core *c, const char *project)

@@ -404,13 +404,17 @@ def test_a_long_list_of_one_project_hides_nothing_of_another(site, two):
         assert beta.wait(id)["status"] == "DONE"
 
 
-def test_a_place_in_the_queue_does_not_tell_of_others(new_site):
-    site = new_site(model=False, listen="127.0.0.1:0", config={"limits": {"running": 1}})
+@pytest.mark.parametrize("limits", [{"running": 1}, {"running_per_repository": 1}], ids=["all", "a repository"])
+def test_a_place_in_the_queue_does_not_tell_of_others(new_site, limits):
+    site = new_site(model=False, listen="127.0.0.1:0", config={"limits": limits})
     alpha, beta = Project(site, "alpha"), Project(site, "beta")
     first = alpha.submit("until [ -e ~/go ]; do sleep 0.02; done")
     waiting = [alpha.submit("true") for _ in range(3)]
     mine = beta.submit("true")
     assert beta.get(f"/v1/tasks/{mine}")["queue_position"] == 1
+    for who, id in ((alpha, waiting[0]), (beta, mine)):
+        task = wait_for("what it waits for", lambda: (lambda t: t["waits_for"] and t)(who.get(f"/v1/tasks/{id}")))
+        assert task["waits_for"] == "a place: the server has as much at work as it may"
     assert alpha.get(f"/v1/tasks/{waiting[-1]}")["queue_position"] == 3
     site.release(first)
     for who, id in ((alpha, first), (beta, mine), *((alpha, w) for w in waiting)):
@@ -584,3 +588,21 @@ def test_a_token_keeps_its_project_and_the_owner_keeps_its_credentials(new_site)
     beta.remove_tasks()
     assert site.cli("token", "revoke", "ci").returncode == 0
     assert beta.ask("GET", "/v1/tasks")[0] == 401
+
+
+def test_a_token_that_is_revoked_or_too_old_hears_and_says_nothing_more(site):
+    short = Project(site, token=None)
+    for how in ("revoked", "expired"):
+        status, token = site.call("POST", "/v1/tokens", {"name": f"short-{how}", "project": "gamma", **({"expires_in": 3} if how == "expired" else {})})
+        assert status == 201
+        short.token = token["token"]
+        conns = [short.stream("/v1/events?after=end"), short.stream("/v1/events?after=end&follow=1", "application/jsonl")]
+        with short.ws() as ws:
+            assert ws.ask("subscribe", tasks=["*"])["type"] == "ok"
+            if how == "revoked":
+                assert site.call("DELETE", f"/v1/tokens/{token['id']}")[0] == 204
+            for conn, reply in conns:
+                with contextlib.closing(conn):
+                    reply.read()  # to its end: the server ends it
+            assert ws.expect_close()[0] == 1008
+        assert short.ask("GET", "/v1/tasks")[0] == 401

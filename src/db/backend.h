@@ -8,8 +8,11 @@
 #define DB_STATEMENTS_MAX 96	   /* cached statements per connection */
 #define DB_STATEMENT_BUCKETS 64	   /* of the cache's hash table; a power of two */
 #define DB_LOCK_WAIT_MS 5000	   /* for a lock that another process (a shell, a backup) holds */
+#ifndef DB_CHECKPOINT_PAGES /* a test sets less, to see more in its time */
 #define DB_CHECKPOINT_PAGES 4000   /* of the log, before they are copied into the file: 16 MB */
-#define DB_LOG_PAGES_MAX 32000	   /* then who writes must wait for that: 128 MB */
+#define DB_WRITER_CACHE_KIB 4096   /* an op that changes more has it written before its commit */
+#endif
+#define DB_LOG_PAGES_MAX (8 * DB_CHECKPOINT_PAGES) /* then who writes must wait for that: 128 MB */
 
 enum db_role { DB_ROLE_WRITER, DB_ROLE_READER };
 

@@ -16,8 +16,8 @@
 
 #define KEEPER_STACK_BYTES ((size_t)256 << 10)
 #define ROUNDS_MAX 4	/* each has less to copy than the one before */
-#define LITTLE_PAGES 256 /* what the writer may copy itself */
-#define AGAIN_PAGES 1000 /* a log that could not be begun anew (an old snapshot is being read) is looked at again when it has grown by so many */
+#define LITTLE_PAGES (DB_CHECKPOINT_PAGES / 16) /* what the writer may copy itself */
+#define AGAIN_PAGES (DB_CHECKPOINT_PAGES / 4) /* a log that could not be begun anew (an old snapshot is being read) is looked at again when it has grown by so many */
 
 struct keeper {
 	const struct db_backend *backend;

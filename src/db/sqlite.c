@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #define APPLICATION_ID 0x53474258 /* "SGBX" in the file's header: a foreign file is not migrated */
-#define WRITER_CACHE_KIB 4096
 #define READER_CACHE_KIB 256
 #define LOG_KEPT_BYTES (64 << 20)		/* the log file is cut to this after a checkpoint */
 #define BACKUP_STEP_PAGES 1024
@@ -171,7 +170,7 @@ static enum err_code writer_setup(struct sqlite_conn *c, struct error *e)
 	if (!rc)
 		rc = run(c, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY", "set up the database", e);
 	if (!rc)
-		rc = pragma_int(c, "cache_size", -WRITER_CACHE_KIB, e);
+		rc = pragma_int(c, "cache_size", -DB_WRITER_CACHE_KIB, e);
 	if (!rc)
 		rc = pragma_int(c, "journal_size_limit", LOG_KEPT_BYTES, e);
 	return rc;
@@ -306,9 +305,11 @@ static enum err_code sqlite_tx(struct db_conn *base, enum db_tx what, struct err
 	struct sqlite_conn *c = conn_of(base);
 	bool open = !sqlite3_get_autocommit(c->db);
 	bool begins = what == DB_TX_BEGIN_WRITE || what == DB_TX_BEGIN_READ;
-	if (!begins && !open)
-		return what == DB_TX_ROLLBACK ? ERR_OK : error_set(e, ERR_IO, "%s in '%s': the transaction was rolled back", tx_sql[what], c->path);
-	enum err_code rc = move(c, what, e);
+	if (!begins && !open && what != DB_TX_ROLLBACK)
+		return error_set(e, ERR_IO, "%s in '%s': the transaction was rolled back", tx_sql[what], c->path);
+	enum err_code rc = begins || open ? move(c, what, e) : ERR_OK;
+	if (!rc && what == DB_TX_ROLLBACK)
+		wal_file_forget(c->db);
 	if (!rc && what == DB_TX_UNDO)
 		rc = move(c, DB_TX_KEEP, e);
 	return rc;

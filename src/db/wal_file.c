@@ -168,3 +168,11 @@ const char *wal_file_vfs(void)
 	pthread_once(&once, wal_register);
 	return VFS_NAME;
 }
+
+void wal_file_forget(struct sqlite3 *db)
+{
+	sqlite3_file *log = NULL;
+	int rc = sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+	if (rc == SQLITE_OK && log && log->pMethods == &methods)
+		wal_of(log)->n = 0;
+}

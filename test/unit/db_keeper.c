@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sqlite3.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -147,11 +148,60 @@ static void who_reads_an_old_moment_keeps_the_log_and_stops_nobody(void **state)
 	check_rows(f);
 }
 
+#define LARGE_BYTES (2 * DB_WRITER_CACHE_KIB << 10) /* its first part is in the log before it is committed */
+
+static enum err_code op_large_that_fails(struct db_conn *c, void *arg, struct error *e)
+{
+	AUTO_FREE char *large = mem_alloc(LARGE_BYTES);
+	struct db_stmt *s = NULL;
+	bool row;
+	(void)arg;
+	memset(large, 'l', LARGE_BYTES);
+	enum err_code rc = db_prepare(c, "INSERT INTO t (x, b) VALUES (-1, ?)", &s, e);
+	if (rc)
+		return rc;
+	db_bind_blob(s, 1, large, LARGE_BYTES);
+	rc = db_step(s, &row, e);
+	return rc ? rc : error_set(e, ERR_STALE, "no");
+}
+
+/* As a program does it that leaves the log to us. */
+static void write_from_elsewhere(struct fixture *f, const char *sql)
+{
+	sqlite3 *other = NULL;
+	assert_int_equal(sqlite3_open_v2(f->path, &other, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(other, sql, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(other), SQLITE_OK);
+}
+
+static enum err_code op_look(struct db_conn *c, void *arg, struct error *e)
+{
+	return db_number(c, e, arg, "SELECT (SELECT count(*) FROM t WHERE b = zeroblob(length(b))) + (SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok')", "");
+}
+
+static void what_a_failed_write_left_in_the_log_does_not_spoil_what_another_program_writes_there(void **state)
+{
+	struct fixture *f = *state;
+	struct error e = ERROR_INIT;
+	int64_t n = 0;
+	write_blob(f);
+	reopen(f); /* the log is empty: nothing of it is looked at when the write is undone */
+	assert_int_equal(db_write(f->db, op_large_that_fails, NULL, &e), ERR_STALE);
+	write_from_elsewhere(f, "PRAGMA wal_autocheckpoint = 0; INSERT INTO t (x, b) VALUES (1000, zeroblob(20000000))");
+	write_blob(f);
+	assert_int_equal(db_read(f->db, op_look, &n, &e), ERR_OK);
+	assert_int_equal(n, f->rows + 2);
+	reopen(f);
+	assert_int_equal(db_read(f->db, op_look, &n, &e), ERR_OK);
+	assert_int_equal(n, f->rows + 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_log_that_is_written_on_and_on_is_begun_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_reads_an_old_moment_keeps_the_log_and_stops_nobody, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_a_failed_write_left_in_the_log_does_not_spoil_what_another_program_writes_there, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

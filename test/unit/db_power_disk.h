@@ -59,9 +59,7 @@ struct disk {
 	struct disk_name names[DISK_FILES_MAX];
 	int n_names;
 	uint64_t writes, seen[AT_COUNT], log_begun; /* how often it came to that */
-	/* Asked at each point, with the lock.  What it returns goes to `take`, without the lock, which may block. */
-	void *(*point)(void *ctx, enum disk_point p, uint64_t nr);
-	void (*take)(void *ctx, void *cut);
+	void (*point)(void *ctx, enum disk_point p, uint64_t nr); /* with the lock: while it lasts, the disk stands still */
 	void *ctx;
 };
 
@@ -194,16 +192,9 @@ static void names_settle(struct disk *d)
 
 /* What a program does to files. */
 
-static void *point(struct disk *d, enum disk_point p)
+static void point(struct disk *d, enum disk_point p)
 {
-	return d->point(d->ctx, p, ++d->seen[p]);
-}
-
-static void point_end(struct disk *d, void *cut)
-{
-	pthread_mutex_unlock(&d->lock);
-	if (cut)
-		d->take(d->ctx, cut);
+	d->point(d->ctx, p, ++d->seen[p]);
 }
 
 static enum disk_point kind_of(const struct disk_file *f, enum disk_point log, enum disk_point main)
@@ -228,13 +219,12 @@ static int disk_change(sqlite3_file *file, const void *data, int n, sqlite3_int6
 	pthread_mutex_lock(&d->lock);
 	struct disk_file *f = &d->files[handle_of(file)->file];
 	int rc = data ? own->pMethods->xWrite(own, data, n, at) : own->pMethods->xTruncate(own, at);
-	void *cut = NULL;
 	if (rc == SQLITE_OK) {
 		write_note(d, f, data, (size_t)n, at);
 		d->log_begun += f->log && data && at == 0;
-		cut = point(d, kind_of(f, AT_LOG_WRITE, AT_DB_WRITE));
+		point(d, kind_of(f, AT_LOG_WRITE, AT_DB_WRITE));
 	}
-	point_end(d, cut);
+	pthread_mutex_unlock(&d->lock);
 	return rc;
 }
 
@@ -257,14 +247,16 @@ static int disk_sync(sqlite3_file *file, int flags)
 	pthread_mutex_lock(&d->lock);
 	struct disk_file *f = &d->files[h->file];
 	uint64_t until = d->writes;
-	point_end(d, point(d, kind_of(f, AT_LOG_SYNC, AT_DB_SYNC)));
+	point(d, kind_of(f, AT_LOG_SYNC, AT_DB_SYNC));
+	pthread_mutex_unlock(&d->lock);
 	nanosleep(&(struct timespec){ .tv_nsec = SYNC_NS }, NULL);
 	pthread_mutex_lock(&d->lock);
 	writes_settle(f, until);
 	if (h->syncs_dir)
 		names_settle(d);
 	h->syncs_dir = false;
-	point_end(d, point(d, kind_of(f, AT_LOG_SYNCED, AT_DB_SYNCED)));
+	point(d, kind_of(f, AT_LOG_SYNCED, AT_DB_SYNCED));
+	pthread_mutex_unlock(&d->lock);
 	return SQLITE_OK;
 }
 
@@ -353,18 +345,29 @@ static const sqlite3_io_methods disk_methods = {
 	.xShmUnmap = disk_shm_unmap,
 };
 
-/* The file behind a name; one that was there before is empty and durable: the program makes the database itself, and syncs its directory. */
-static int file_behind(struct disk *d, const char *name, bool was_there, int flags)
+static void file_load(struct disk_file *f, const char *path)
+{
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+	CHECK(file_read(path, STRBUF_DEFAULT_MAX, &text, NULL) == ERR_OK);
+	image_grow(&f->data, &f->n, text.len);
+	if (text.len)
+		memcpy(f->data, text.data, text.len);
+}
+
+/* The file behind a name; one that was there before is durable: the program makes the database itself, and syncs its directory. */
+static int file_behind(struct disk *d, const char *path, const char *name, bool was_there, int flags)
 {
 	struct disk_name *n = name_get(d, name);
 	if (*name_now(n) >= 0)
 		return *name_now(n);
 	CHECK(d->n_files < DISK_FILES_MAX);
 	d->files[d->n_files] = (struct disk_file){ .log = flags & SQLITE_OPEN_WAL, .main = flags & SQLITE_OPEN_MAIN_DB };
-	if (was_there)
+	if (was_there) {
+		file_load(&d->files[d->n_files], path);
 		*name_now(n) = d->n_files;
-	else
+	} else {
 		name_becomes(n, d->n_files);
+	}
 	return d->n_files++;
 }
 
@@ -384,8 +387,10 @@ static int disk_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *f, int fl
 	int rc = real->xOpen(real, path, h->own, flags, ret_flags);
 	h->base.pMethods = h->own->pMethods ? &disk_methods : NULL;
 	if (rc == SQLITE_OK)
-		h->file = file_behind(d, name, was_there, flags);
-	point_end(d, rc == SQLITE_OK && !was_there ? point(d, AT_OTHER) : NULL);
+		h->file = file_behind(d, path, name, was_there, flags);
+	if (rc == SQLITE_OK && !was_there)
+		point(d, AT_OTHER);
+	pthread_mutex_unlock(&d->lock);
 	return rc;
 }
 
@@ -404,7 +409,9 @@ static int disk_delete(sqlite3_vfs *vfs, const char *path, int sync_dir)
 		name_becomes(n, -1);
 	if (rc == SQLITE_OK && sync_dir)
 		names_settle(d);
-	point_end(d, rc == SQLITE_OK ? point(d, AT_OTHER) : NULL);
+	if (rc == SQLITE_OK)
+		point(d, AT_OTHER);
+	pthread_mutex_unlock(&d->lock);
 	return rc;
 }
 
@@ -430,13 +437,20 @@ static void disk_start(struct disk *d, const char *dir)
 	atomic_store(&disk_vfs()->disk, d);
 }
 
-static void disk_release(struct disk *d)
+/* What is in the directory now is durable; nothing of it may be open. */
+static void disk_forget(struct disk *d)
 {
-	atomic_store(&disk_vfs()->disk, NULL);
 	for (int i = 0; i < d->n_files; i++)
 		file_release(&d->files[i]);
 	for (int i = 0; i < d->n_names; i++)
 		free(d->names[i].name);
+	d->n_files = d->n_names = 0;
+}
+
+static void disk_release(struct disk *d)
+{
+	atomic_store(&disk_vfs()->disk, NULL);
+	disk_forget(d);
 	free(d->dir);
 	pthread_mutex_destroy(&d->lock);
 }

@@ -152,10 +152,11 @@ void behind_again(struct behind *b)
 	pthread_mutex_unlock(&b->lock);
 }
 
-bool behind_has(struct behind *b, const char *task_id)
+bool behind_has(struct behind *b, const char *task_id, unsigned flags)
 {
 	pthread_mutex_lock(&b->lock);
-	bool has = find(b, task_id) || (b->taken && str_eq(b->taken->id, task_id));
+	const struct entry *queued = find(b, task_id);
+	bool has = (queued && (queued->flags & flags) == flags) || (b->taken && str_eq(b->taken->id, task_id));
 	pthread_mutex_unlock(&b->lock);
 	return has;
 }

@@ -16,5 +16,5 @@ void behind_add(struct behind *b, const char *task_id, unsigned flags);
 bool behind_take(struct behind *b, char ret_task_id[ID_SIZE], unsigned *ret_flags);
 void behind_done(struct behind *b, bool written); /* with the one that was taken; what was not written waits for behind_again */
 void behind_again(struct behind *b);
-bool behind_has(struct behind *b, const char *task_id); /* it is queued, or being written */
+bool behind_has(struct behind *b, const char *task_id, unsigned flags); /* it is queued with these flags, or being written */
 void behind_stop(struct behind *b);

@@ -106,6 +106,8 @@ static enum err_code last_seq(int fd, int64_t *ret, struct error *e)
 bool core_record_is_whole(struct core *c, const struct js *task)
 {
 	const char *id = js_str_or(task, "id", "");
+	if (js_type(js_get(task, "run")) != JS_OBJECT)
+		return true; /* it never ran: there is nothing in it that anybody waits for */
 	AUTO_FREE char *dir = core_task_dir(c, id);
 	AUTO_FREE char *path = file_join(dir, "events.jsonl");
 	AUTO_FREE char *tail = mem_alloc(END_READ);
@@ -118,8 +120,8 @@ bool core_record_is_whole(struct core *c, const struct js *task)
 	if (got <= 0 || !last_line(tail, got, from == 0, &start, &end) || end <= start)
 		return false;
 	AUTO_JS struct js *line = js_parse(tail + start, (size_t)(end - start), NULL);
-	/* The log is written first: only when it has the end does "not behind" mean that the rest was written after it. */
-	return js_i64(line, "seq", 0) >= js_i64(task, "last_seq", INT64_MAX) && !behind_has(c->taskdirs->behind, id);
+	/* The log is written first: when it has the end, the rest was written after it, unless that is being done or still to come. */
+	return js_i64(line, "seq", 0) >= js_i64(task, "last_seq", INT64_MAX) && !behind_has(c->taskdirs->behind, id, BEHIND_ENDED);
 }
 
 struct append {
@@ -385,7 +387,7 @@ static enum err_code sync_log(struct core *c, struct view *v, const char *dir, b
 }
 
 /* What changed is written so that task.yaml comes last: a crash on the way shows in its age. */
-static enum err_code sync_task(struct core *c, const char *id, bool whole, struct error *e)
+static enum err_code sync_task(struct core *c, const char *id, bool whole, bool *ret_over, struct error *e)
 {
 	struct view v = { .id = id };
 	AUTO_FREE char *dir = core_task_dir(c, id);
@@ -418,6 +420,7 @@ static enum err_code sync_task(struct core *c, const char *id, bool whole, struc
 	if (!rc && changed)
 		rc = write_yaml(&v, dir, e);
 	view_release(&v);
+	*ret_over = over;
 	return rc == ERR_NOT_FOUND ? ERR_OK : rc; /* deleted meanwhile */
 }
 
@@ -428,13 +431,14 @@ static void *taskdir_main(void *arg)
 	unsigned flags;
 	while (behind_take(r->behind, id, &flags)) {
 		struct error e = ERROR_INIT;
+		bool over = false;
 		pthread_mutex_lock(&r->writing);
-		enum err_code rc = sync_task(r->core, id, flags & BEHIND_WHOLE, &e);
+		enum err_code rc = sync_task(r->core, id, flags & BEHIND_WHOLE, &over, &e);
 		pthread_mutex_unlock(&r->writing);
 		if (rc)
 			log_error("record of task %s: %s", id, e.text);
 		behind_done(r->behind, !rc); /* no room, no descriptors: tried again at the next tick */
-		if (flags & BEHIND_ENDED)
+		if (over)
 			hub_touch(r->core->hub, id); /* who waits for its end waits for its record too */
 	}
 	return NULL;

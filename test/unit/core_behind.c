@@ -55,9 +55,9 @@ static void what_failed_is_taken_again_when_asked_and_then_written_whole(void **
 	behind_add(b, "two", 0);
 	expect_next(b, "one", false);
 	expect_next(b, "two", true);
-	assert_false(behind_has(b, "one"));
+	assert_false(behind_has(b, "one", 0));
 	behind_again(b);
-	assert_true(behind_has(b, "one"));
+	assert_true(behind_has(b, "one", 0));
 	assert_int_equal(expect_next(b, "one", true), BEHIND_ENDED | BEHIND_WHOLE);
 	behind_free(b);
 }
@@ -68,11 +68,12 @@ static void one_is_behind_until_it_has_been_written(void **state UNUSED)
 	char got[ID_SIZE];
 	unsigned flags;
 	behind_add(b, "one", 0);
-	assert_true(behind_has(b, "one"));
+	assert_true(behind_has(b, "one", 0));
+	assert_false(behind_has(b, "one", BEHIND_ENDED));
 	assert_true(behind_take(b, got, &flags));
-	assert_true(behind_has(b, "one"));
+	assert_true(behind_has(b, "one", BEHIND_ENDED));
 	behind_done(b, true);
-	assert_false(behind_has(b, "one"));
+	assert_false(behind_has(b, "one", 0));
 	behind_free(b);
 }
 

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/hub.h"
 #include "core/inside.h"
 #include "core/migrations.h"
 #include <setjmp.h>
@@ -85,6 +86,7 @@ static int site_make(void **state)
 	assert_int_equal(file_tmpdir("/tmp", "taskdir-", &s->core.data, NULL), ERR_OK);
 	AUTO_FREE char *path = file_join(s->core.data, "db");
 	assert_int_equal(db_open(path, migrations, migration_count, &s->core.db, NULL), ERR_OK);
+	s->core.hub = hub_new();
 	clock_new_id(s->id);
 	s->dir = core_task_dir(&s->core, s->id);
 	AUTO_FREE char *artifacts = mem_printf("%s/agents/main/runs/1/artifacts", s->dir);
@@ -98,6 +100,7 @@ static int site_drop(void **state)
 {
 	struct site *s = *state;
 	db_close(s->core.db);
+	hub_free(s->core.hub);
 	assert_int_equal(file_remove_tree(s->core.data, NULL), ERR_OK);
 	free(s->core.data);
 	free(s->dir);

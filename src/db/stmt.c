@@ -257,34 +257,36 @@ enum err_code db_exec(struct db_conn *c, struct error *e, const char *sql, const
 	return rc;
 }
 
-enum err_code db_number(struct db_conn *c, struct error *e, int64_t *ret, const char *sql, const char *fmt, ...)
+/* The first row's first column, and whether there is such a row; what is not wanted may be NULL.  Written on success only. */
+static enum err_code first_row(struct db_conn *c, const char *sql, const char *fmt, va_list ap, int64_t *ret_number, bool *ret_row, struct error *e)
 {
 	struct db_stmt *s = NULL;
 	bool row = false;
-	va_list ap;
-	va_start(ap, fmt);
 	enum err_code rc = prepare_bound(c, sql, fmt, ap, &s, e);
-	va_end(ap);
 	if (!rc)
 		rc = db_step(s, &row, e);
-	if (!rc)
-		*ret = row ? db_int(s, 0) : 0;
+	if (!rc && ret_number)
+		*ret_number = row ? db_int(s, 0) : 0;
+	if (!rc && ret_row)
+		*ret_row = row;
 	db_done(s);
+	return rc;
+}
+
+enum err_code db_number(struct db_conn *c, struct error *e, int64_t *ret, const char *sql, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	enum err_code rc = first_row(c, sql, fmt, ap, ret, NULL, e);
+	va_end(ap);
 	return rc;
 }
 
 enum err_code db_has(struct db_conn *c, struct error *e, bool *ret, const char *sql, const char *fmt, ...)
 {
-	struct db_stmt *s = NULL;
-	bool row = false;
 	va_list ap;
 	va_start(ap, fmt);
-	enum err_code rc = prepare_bound(c, sql, fmt, ap, &s, e);
+	enum err_code rc = first_row(c, sql, fmt, ap, NULL, ret, e);
 	va_end(ap);
-	if (!rc)
-		rc = db_step(s, &row, e);
-	if (!rc)
-		*ret = row;
-	db_done(s);
 	return rc;
 }

@@ -79,6 +79,9 @@ static struct js *task_ready(struct later *l, bool time_is_up)
 {
 	struct js *task = NULL;
 	struct error e = ERROR_INIT;
+	bool at_work = false;
+	if (!time_is_up && core_is_at_work(l->api->core, l->task, &at_work, NULL) == ERR_OK && at_work)
+		return NULL; /* woken by an event on the way: nothing to be told yet */
 	if (core_task(l->api->core, (struct caller){ .project = l->project }, l->task, NULL, &task, &e)) {
 		task = js_object(); /* it was removed while we waited */
 		js_set_str(task, "code", err_name(e.code));

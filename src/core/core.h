@@ -57,7 +57,9 @@ MUST_USE enum err_code core_task_text(struct core *c, struct caller by, const ch
 struct task_filter { const char *state, *q, *name, *repo, *after; const char *const *labels; size_t label_count; int64_t limit; };
 MUST_USE enum err_code core_tasks(struct core *c, struct caller by, const struct task_filter *f, struct js **ret_list, struct error *e);
 MUST_USE enum err_code core_resolve(struct core *c, struct caller by, const char *ref, const char *repo, char ret_id[27], struct error *e);
-MUST_USE enum err_code core_is_over(struct core *c, const char *id, bool *ret, struct error *e); /* cheap, where core_task counts its place in the queue */
+/* Cheap, where core_task counts the task's place in the queue.  At work: neither over nor waiting for a human; a task that is gone is neither. */
+MUST_USE enum err_code core_is_over(struct core *c, const char *id, bool *ret, struct error *e);
+MUST_USE enum err_code core_is_at_work(struct core *c, const char *id, bool *ret, struct error *e);
 MUST_USE enum err_code core_cancel(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 MUST_USE enum err_code core_retry(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret_task, struct error *e);
 /* {text, queue?, id?}: begins the next turn of an ended or waiting task; steers one at work when its agent can, else it is queued when asked.

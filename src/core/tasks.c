@@ -178,18 +178,24 @@ struct cancel {
 	struct outbox out;
 };
 
-struct over { const char *id; bool *ret; };
+struct is { const char *sql, *id; bool *ret; };
 
-static enum err_code over_op(struct db_conn *conn, void *arg, struct error *e)
+static enum err_code is_op(struct db_conn *conn, void *arg, struct error *e)
 {
-	const struct over *o = arg;
-	return db_has(conn, e, o->ret, "SELECT 1 FROM tasks WHERE id=?1 AND completed_at IS NOT NULL", "s", o->id);
+	const struct is *o = arg;
+	return db_has(conn, e, o->ret, o->sql, "s", o->id);
 }
 
 enum err_code core_is_over(struct core *c, const char *id, bool *ret, struct error *e)
 {
-	struct over o = { id, ret };
-	return db_read(c->db, over_op, &o, e);
+	struct is o = { "SELECT 1 FROM tasks WHERE id=?1 AND completed_at IS NOT NULL", id, ret };
+	return db_read(c->db, is_op, &o, e);
+}
+
+enum err_code core_is_at_work(struct core *c, const char *id, bool *ret, struct error *e)
+{
+	struct is o = { "SELECT 1 FROM tasks WHERE id=?1 AND completed_at IS NULL AND phase<>'waiting_human'", id, ret };
+	return db_read(c->db, is_op, &o, e);
 }
 
 /* A queued or waiting task ends here; a running one is told through its runner's commands, and ends when that has ended. */

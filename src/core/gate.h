@@ -39,6 +39,7 @@ MUST_USE enum err_code gate_decided(struct db_conn *c, const char *task, int64_t
 /* Open gates of a task whose questions nobody will be asked any more: their files are linked here, in the transaction, since whoever links first has
  * settled it (what was linked before and not committed counts).  A task that ends with open gates is a person's matter: it may cost two syncs a gate. */
 MUST_USE enum err_code gate_cancel_open(struct db_conn *c, const char *task, const char *actor, struct outbox *out, struct error *e);
+MUST_USE enum err_code task_has_open_gate(struct db_conn *c, const char *task, bool *ret, struct error *e);
 MUST_USE enum err_code task_has_live_run(struct db_conn *c, const struct task_row *t, bool *ret, struct error *e);
 /* A numbered command for a run's runner; the caller wakes it (hub topic "commands:<task>") after the commit. */
 MUST_USE enum err_code command_add(struct db_conn *c, const char *run, const char *kind, const struct js *data, const char *actor, struct error *e);

@@ -149,6 +149,11 @@ static enum err_code settled_event(struct db_conn *c, const struct gate_row *g, 
 	return event_add(c, g->task, type, r.worker, r.n, js_str_or(decision, "actor", SERVER_ACTOR), at > 0 ? at : clock_wall_ms(), data, out, e);
 }
 
+enum err_code task_has_open_gate(struct db_conn *c, const char *task, bool *ret, struct error *e)
+{
+	return db_has(c, e, ret, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", "s", task);
+}
+
 /* A gate was closed by its file, and what closed it was killed before its commit: the end of a task that waits is made up for; what an agent has taken
  * back leaves its task another attempt. */
 static enum err_code closed(struct db_conn *c, const struct task_row *t, const struct js *decision, struct outbox *out, struct error *e)
@@ -156,7 +161,7 @@ static enum err_code closed(struct db_conn *c, const struct task_row *t, const s
 	const char *who = js_str_or(decision, "actor", SERVER_ACTOR);
 	struct move end = { .to = PHASE_CANCELED, .reason = "canceled", .actor = who }, again = { .to = PHASE_QUEUED, .actor = who };
 	bool open = false;
-	enum err_code rc = db_has(c, e, &open, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", "s", t->id);
+	enum err_code rc = task_has_open_gate(c, t->id, &open, e);
 	return rc || open ? rc : task_move(c, t->id, str_eq(who, "agent") ? &again : &end, out, e);
 }
 

@@ -115,7 +115,7 @@ static enum err_code look_for_rest(struct db_conn *conn, struct import *i, struc
 {
 	if (phase_is_terminal(i->task.phase))
 		return ERR_OK;
-	enum err_code rc = db_has(conn, e, &i->waits, "SELECT 1 FROM gates WHERE task=?1 AND state='blocked' LIMIT 1", "s", i->id);
+	enum err_code rc = task_has_open_gate(conn, i->id, &i->waits, e);
 	return rc ? rc : db_has(conn, e, &i->says, "SELECT 1 FROM messages WHERE task=?1 AND delivered=0 LIMIT 1", "s", i->id);
 }
 

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/thread.h"
 #include "cli/ask.h"
 #include "cli/follow.h"
 #include "cli/interrupt.h"
@@ -148,23 +149,19 @@ static enum err_code wait_all(struct waiting *w, struct error *e)
 
 static enum err_code start_threads(struct waiting *w, int *ret_started, struct error *e)
 {
-	pthread_attr_t attr;
 	enum err_code rc = ERR_OK;
 	/* Ctrl-C belongs to the thread that looks at it. */
 	sigset_t all, before;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, WAIT_THREAD_STACK);
 	for (int i = 0; i < w->count && !rc; i++) {
 		struct waiter *one = &w->all[i];
 		one->cli.client = one->cli.stream = NULL;
 		rc = server_connect_running(&one->cli, e);
-		if (!rc && pthread_create(&one->thread, &attr, wait_thread, one))
+		if (!rc && thread_start(&one->thread, WAIT_THREAD_STACK, wait_thread, one))
 			rc = error_set(e, ERR_LIMIT, "cannot make a thread for each of %d tasks", w->count);
 		*ret_started += !rc;
 	}
-	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return rc;
 }

@@ -4,6 +4,7 @@
  * A connection is used by one thread at a time (db.c sees to that), but not always by the same one. */
 #pragma once
 #include "db/db.h"
+#include <pthread.h>
 
 #define DB_STATEMENTS_MAX 96	   /* cached statements per connection */
 #define DB_STATEMENT_BUCKETS 64	   /* of the cache's hash table; a power of two */
@@ -102,6 +103,8 @@ extern const struct db_backend db_sqlite;
 
 /* migrate.c: brings c's schema to the newest version in one transaction, after a backup of an older one. */
 MUST_USE enum err_code db_migrate(struct db_conn *c, const char *path, const struct db_migration *migrations, size_t n, struct error *e);
+
+int db_thread_start(pthread_t *ret, size_t stack_bytes, void *(*run)(void *arg), void *arg); /* no signal reaches it; 0, or an errno */
 
 /* keeper.c: who calls checkpoint. */
 struct keeper;

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "db/backend.h"
 #include <errno.h>
 #include <pthread.h>
@@ -521,17 +522,19 @@ static void db_free(struct db *db)
 }
 
 /* Signals are the main thread's business. */
-static enum err_code writer_start(struct db *db, struct error *e)
+int db_thread_start(pthread_t *ret, size_t stack_bytes, void *(*run)(void *arg), void *arg)
 {
 	sigset_t all, before;
-	pthread_attr_t attr;
 	sigfillset(&all);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, WRITER_STACK_BYTES);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int rc = pthread_create(&db->writer, &attr, writer_main, db);
+	int rc = thread_start(ret, stack_bytes, run, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
+	return rc;
+}
+
+static enum err_code writer_start(struct db *db, struct error *e)
+{
+	int rc = db_thread_start(&db->writer, WRITER_STACK_BYTES, writer_main, db);
 	if (!rc)
 		return ERR_OK;
 	errno = rc;

@@ -11,7 +11,6 @@
 #include "db/backend.h"
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #define KEEPER_STACK_BYTES ((size_t)256 << 10)
@@ -85,21 +84,6 @@ static void *keeper_main(void *arg)
 	return NULL;
 }
 
-/* Signals are the main thread's business. */
-static int thread_start(struct keeper *k)
-{
-	sigset_t all, before;
-	pthread_attr_t attr;
-	sigfillset(&all);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, KEEPER_STACK_BYTES);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int rc = pthread_create(&k->thread, &attr, keeper_main, k);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	return rc;
-}
-
 static void keeper_free(struct keeper *k)
 {
 	db_conn_close(k->conn);
@@ -118,7 +102,7 @@ enum err_code keeper_start(const struct db_backend *backend, const char *path, i
 	k->next = DB_CHECKPOINT_PAGES;
 	pthread_mutex_init(&k->lock, NULL);
 	pthread_cond_init(&k->changed, NULL);
-	int rc = thread_start(k);
+	int rc = db_thread_start(&k->thread, KEEPER_STACK_BYTES, keeper_main, k);
 	if (!rc) {
 		*ret = k;
 		return ERR_OK;

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/strbuf.h"
+#include "base/thread.h"
 #include <curl/curl.h>
 #include <errno.h>
 #include <pthread.h>
@@ -357,15 +358,9 @@ static void *upstream_run(void *arg)
 enum err_code upstream_start(struct upstream **ret, struct error *e)
 {
 	struct upstream *u = NEW(struct upstream);
-	pthread_attr_t attr;
-	int rc;
-
 	u->multi = curl_multi_init();
 	pthread_mutex_init(&u->lock, NULL);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, UPSTREAM_STACK_BYTES);
-	rc = pthread_create(&u->thread, &attr, upstream_run, u);
-	pthread_attr_destroy(&attr);
+	int rc = thread_start(&u->thread, UPSTREAM_STACK_BYTES, upstream_run, u);
 	if (rc == 0) {
 		*ret = u;
 		return ERR_OK;

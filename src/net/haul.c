@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "net/http.h"
 #include <errno.h>
 #include <poll.h>
@@ -187,18 +188,6 @@ static void *haul_main(void *arg)
 	return NULL;
 }
 
-static bool thread_start(struct haul *h)
-{
-	pthread_t thread;
-	pthread_attr_t attr;
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, HAUL_STACK_BYTES);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	int rc = pthread_create(&thread, &attr, haul_main, h);
-	pthread_attr_destroy(&attr);
-	return rc == 0;
-}
-
 /* With a thread for each connection nobody waits for it; of a chunked body only MHD knows where it ends. */
 static bool is_worth_it(const struct http_request *r)
 {
@@ -218,8 +207,11 @@ void haul_begin(struct http_request *r)
 	}
 	r->haul = h;
 	MHD_suspend_connection(r->connection); /* first: the thread may be done with it at once */
-	if (thread_start(h))
+	pthread_t thread;
+	if (!thread_start(&thread, HAUL_STACK_BYTES, haul_main, h)) {
+		pthread_detach(thread);
 		return;
+	}
 	MHD_resume_connection(r->connection);
 	r->haul = NULL;
 	list_remove(h->all, h);

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "net/http.h"
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -84,16 +85,6 @@ static void *pace_main(void *arg)
 	return NULL;
 }
 
-static bool thread_start(struct pace *p)
-{
-	pthread_attr_t attr;
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	int rc = pthread_create(&p->thread, &attr, pace_main, p);
-	pthread_attr_destroy(&attr);
-	return rc == 0;
-}
-
 struct pace *pace_start(size_t places, int64_t limit_ms, int64_t crowded_ms)
 {
 	struct pace *p = NEW(struct pace);
@@ -106,7 +97,7 @@ struct pace *pace_start(size_t places, int64_t limit_ms, int64_t crowded_ms)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->stopped, &attr);
 	pthread_condattr_destroy(&attr);
-	if (thread_start(p))
+	if (!thread_start(&p->thread, STACK_BYTES, pace_main, p))
 		return p;
 	pthread_mutex_destroy(&p->lock);
 	pthread_cond_destroy(&p->stopped);

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -310,18 +311,13 @@ static void *loop_main(void *arg)
 
 static bool loop_open(struct stream_loop *l)
 {
-	pthread_attr_t attr;
 	struct epoll_event ev = { .events = EPOLLIN, .data = { .ptr = NULL } };
 	pthread_mutex_init(&l->lock, NULL);
 	l->queue_end = &l->queue;
 	l->epoll = epoll_create1(EPOLL_CLOEXEC);
 	l->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	bool ok = l->epoll >= 0 && l->event >= 0 && epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->event, &ev) == 0;
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, LOOP_STACK_BYTES);
-	ok = ok && pthread_create(&l->thread, &attr, loop_main, l) == 0;
-	pthread_attr_destroy(&attr);
-	return ok;
+	return ok && thread_start(&l->thread, LOOP_STACK_BYTES, loop_main, l) == 0;
 }
 
 static void loop_close(struct stream_loop *l)

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/thread.h"
 #include "net/http.h"
 #include "net/ws_frame.h"
 #include <errno.h>
@@ -526,17 +527,13 @@ enum err_code ws_loop_start(struct ws_loop **ret, struct error *e)
 {
 	struct ws_loop *l = NEW(struct ws_loop);
 	struct epoll_event ev = { .events = EPOLLIN, .data = { .ptr = NULL } };
-	pthread_attr_t attr;
 	l->tick_ms = TICK_MAX_MS;
 	l->epoll = epoll_create1(EPOLL_CLOEXEC);
 	l->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&l->lock, NULL);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, LOOP_STACK);
 	int failed = l->epoll < 0 || l->event < 0 || epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->event, &ev) ? errno : 0;
 	if (!failed)
-		failed = pthread_create(&l->thread, &attr, loop_main, l);
-	pthread_attr_destroy(&attr);
+		failed = thread_start(&l->thread, LOOP_STACK, loop_main, l);
 	if (failed) {
 		ws_loop_free(l);
 		return error_set(e, ERR_IO, "start the WebSocket thread: %s", strerror(failed));

@@ -1,12 +1,7 @@
 /* The log is copied into the database beside the writes, and begun anew: it does not grow for ever. */
-#include "base/cleanup.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "db/backend.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include "db_site.h"
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <string.h>
@@ -22,27 +17,16 @@ static const struct db_migration migrations[] = {
 };
 
 struct fixture {
-	char *dir, *path, *log;
-	struct db *db;
+	struct db_site site;
+	char *log;
 	int64_t rows;
 };
-
-static void reopen(struct fixture *f)
-{
-	struct error e = ERROR_INIT;
-	db_close(TAKE_PTR(f->db));
-	if (db_open(f->path, migrations, 1, &f->db, &e))
-		fail_msg("%s", e.text);
-}
 
 static int setup(void **state)
 {
 	struct fixture *f = NEW(struct fixture);
-	struct error e = ERROR_INIT;
-	assert_int_equal(file_tmpdir("/tmp", "sbdb", &f->dir, &e), ERR_OK);
-	f->path = file_join(f->dir, "x.db");
-	f->log = file_join(f->dir, "x.db-wal");
-	reopen(f);
+	db_site_make(&f->site, migrations);
+	f->log = file_join(f->site.dir, "x.db-wal");
 	*state = f;
 	return 0;
 }
@@ -50,11 +34,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
-	struct error e = ERROR_INIT;
-	db_close(f->db);
-	assert_int_equal(file_remove_tree(f->dir, &e), ERR_OK);
-	free(f->dir);
-	free(f->path);
+	db_site_remove(&f->site);
 	free(f->log);
 	free(f);
 	return 0;
@@ -76,7 +56,7 @@ static enum err_code op_blob(struct db_conn *c, void *arg, struct error *e)
 static void write_blob(struct fixture *f)
 {
 	struct error e = ERROR_INIT;
-	if (db_write(f->db, op_blob, &f->rows, &e))
+	if (db_write(f->site.db, op_blob, &f->rows, &e))
 		fail_msg("%s", e.text);
 }
 
@@ -108,7 +88,7 @@ static void check_rows(struct fixture *f)
 {
 	struct error e = ERROR_INIT;
 	int64_t n = 0;
-	assert_int_equal(db_read(f->db, op_count, &n, &e), ERR_OK);
+	assert_int_equal(db_read(f->site.db, op_count, &n, &e), ERR_OK);
 	assert_int_equal(n, f->rows);
 }
 
@@ -119,7 +99,7 @@ static void a_log_that_is_written_on_and_on_is_begun_anew(void **state)
 	for (int i = 0; i < 3; i++)
 		write_until_it_begins_anew(f);
 	check_rows(f);
-	reopen(f);
+	db_site_reopen(&f->site, migrations);
 	check_rows(f);
 }
 
@@ -143,7 +123,7 @@ static void who_reads_an_old_moment_keeps_the_log_and_stops_nobody(void **state)
 	struct fixture *f = *state;
 	struct error e = ERROR_INIT;
 	write_blob(f);
-	assert_int_equal(db_read(f->db, op_read_and_write_beside, f, &e), ERR_OK);
+	assert_int_equal(db_read(f->site.db, op_read_and_write_beside, f, &e), ERR_OK);
 	write_until_it_begins_anew(f);
 	check_rows(f);
 }
@@ -169,7 +149,7 @@ static enum err_code op_large_that_fails(struct db_conn *c, void *arg, struct er
 static void write_from_elsewhere(struct fixture *f, const char *sql)
 {
 	sqlite3 *other = NULL;
-	assert_int_equal(sqlite3_open_v2(f->path, &other, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_open_v2(f->site.path, &other, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(other, sql, NULL, NULL, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_close(other), SQLITE_OK);
 }
@@ -185,14 +165,14 @@ static void what_a_failed_write_left_in_the_log_does_not_spoil_what_another_prog
 	struct error e = ERROR_INIT;
 	int64_t n = 0;
 	write_blob(f);
-	reopen(f); /* the log is empty: nothing of it is looked at when the write is undone */
-	assert_int_equal(db_write(f->db, op_large_that_fails, NULL, &e), ERR_STALE);
+	db_site_reopen(&f->site, migrations); /* the log is empty: nothing of it is looked at when the write is undone */
+	assert_int_equal(db_write(f->site.db, op_large_that_fails, NULL, &e), ERR_STALE);
 	write_from_elsewhere(f, "PRAGMA wal_autocheckpoint = 0; INSERT INTO t (x, b) VALUES (1000, zeroblob(20000000))");
 	write_blob(f);
-	assert_int_equal(db_read(f->db, op_look, &n, &e), ERR_OK);
+	assert_int_equal(db_read(f->site.db, op_look, &n, &e), ERR_OK);
 	assert_int_equal(n, f->rows + 2);
-	reopen(f);
-	assert_int_equal(db_read(f->db, op_look, &n, &e), ERR_OK);
+	db_site_reopen(&f->site, migrations);
+	assert_int_equal(db_read(f->site.db, op_look, &n, &e), ERR_OK);
 	assert_int_equal(n, f->rows + 2);
 }
 

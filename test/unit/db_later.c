@@ -1,13 +1,7 @@
 /* Writes without a thread that waits: each caller is told once, when its row is there or why it is not; and long work that lets others write. */
-#include "base/cleanup.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "db/db.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include "db_site.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -23,30 +17,18 @@ static const struct db_migration migrations[] = {
 };
 
 struct fixture {
-	char *dir, *path;
-	struct db *db;
+	struct db_site site;
 	pthread_mutex_t lock; /* guards what is told */
 	pthread_cond_t told;
 	int heard;
 };
 
-static void reopen(struct fixture *f)
-{
-	struct error e = ERROR_INIT;
-	db_close(TAKE_PTR(f->db));
-	if (db_open(f->path, migrations, 1, &f->db, &e))
-		fail_msg("%s", e.text);
-}
-
 static int setup(void **state)
 {
 	struct fixture *f = NEW(struct fixture);
-	struct error e = ERROR_INIT;
-	assert_int_equal(file_tmpdir("/tmp", "sbdb", &f->dir, &e), ERR_OK);
-	f->path = file_join(f->dir, "x.db");
+	db_site_make(&f->site, migrations);
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->told, NULL);
-	reopen(f);
 	*state = f;
 	return 0;
 }
@@ -54,13 +36,9 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
-	struct error e = ERROR_INIT;
-	db_close(f->db);
-	assert_int_equal(file_remove_tree(f->dir, &e), ERR_OK);
+	db_site_remove(&f->site);
 	pthread_mutex_destroy(&f->lock);
 	pthread_cond_destroy(&f->told);
-	free(f->dir);
-	free(f->path);
 	free(f);
 	return 0;
 }
@@ -110,7 +88,7 @@ static void hear(void *arg, const struct error *e)
 	struct wish *w = arg;
 	w->rc = e ? e->code : ERR_OK;
 	w->names_file = e && strstr(e->text, "x.db");
-	w->there = count(w->f->db, w->x);
+	w->there = count(w->f->site.db, w->x);
 	pthread_mutex_lock(&w->f->lock);
 	w->calls++;
 	w->f->heard++;
@@ -131,7 +109,7 @@ static void wish(struct fixture *f, struct wish *w, int64_t x)
 	struct error e = ERROR_INIT;
 	w->f = f;
 	w->x = x;
-	if (db_write_later(f->db, op_wish, w, hear, w, &e))
+	if (db_write_later(f->site.db, op_wish, w, hear, w, &e))
 		fail_msg("%s", e.text);
 }
 
@@ -143,8 +121,8 @@ static void who_does_not_wait_is_told_when_the_row_is_there(void **state)
 	await(f, 1);
 	assert_int_equal(w.rc, ERR_OK);
 	assert_int_equal(w.there, 1);
-	reopen(f);
-	assert_int_equal(count(f->db, 7), 1);
+	db_site_reopen(&f->site, migrations);
+	assert_int_equal(count(f->site.db, 7), 1);
 }
 
 struct caller { struct fixture *f; int64_t first; bool blob; struct wish wishes[OPS_EACH]; };
@@ -188,7 +166,7 @@ static void in_a_crowd_each_is_told_once_and_has_its_own_fate(void **state)
 		assert_int_equal(w->there, !w->refuses);
 		kept += !w->refuses;
 	}
-	assert_int_equal(count(f->db, -1), kept);
+	assert_int_equal(count(f->site.db, -1), kept);
 }
 
 static void what_finds_no_room_is_told_so_and_is_not_there(void **state)
@@ -203,11 +181,11 @@ static void what_finds_no_room_is_told_so_and_is_not_there(void **state)
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
 	AUTO_FREE struct caller *callers = crowd(f, true);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
-	reopen(f);
+	db_site_reopen(&f->site, migrations);
 	for (int i = 0; i < CALLERS * OPS_EACH; i++) {
 		const struct wish *w = &callers[i / OPS_EACH].wishes[i % OPS_EACH];
 		assert_int_equal(w->calls, 1);
-		assert_int_equal(count(f->db, w->x), w->rc == ERR_OK);
+		assert_int_equal(count(f->site.db, w->x), w->rc == ERR_OK);
 		assert_int_equal(w->names_file, w->rc != ERR_OK);
 		refused += w->rc != ERR_OK;
 	}
@@ -221,11 +199,11 @@ static void closing_finishes_what_was_taken(void **state)
 	for (int i = 0; i < OPS_EACH; i++) {
 		struct error e = ERROR_INIT;
 		wishes[i] = (struct wish){ .f = f, .x = i };
-		assert_int_equal(db_write_later(f->db, op_wish, &wishes[i], hear, &wishes[i], &e), ERR_OK);
+		assert_int_equal(db_write_later(f->site.db, op_wish, &wishes[i], hear, &wishes[i], &e), ERR_OK);
 	}
-	reopen(f);
+	db_site_reopen(&f->site, migrations);
 	assert_int_equal(f->heard, OPS_EACH);
-	assert_int_equal(count(f->db, -1), OPS_EACH);
+	assert_int_equal(count(f->site.db, -1), OPS_EACH);
 }
 
 struct companion { int64_t x; int rides; };
@@ -248,12 +226,12 @@ static void a_rider_goes_along(void **state)
 		struct companion k = { .x = 100 + refuses };
 		struct wish w = { .refuses = refuses };
 		const struct db_rider rider = { .before = op_before, .after = op_after, .arg = &k };
-		db_ride(f->db, &rider);
+		db_ride(f->site.db, &rider);
 		wish(f, &w, refuses);
 		await(f, refuses + 1);
 		assert_int_equal(k.rides, 1);
-		assert_int_equal(count(f->db, k.x), !refuses);
-		assert_int_equal(count(f->db, w.x), !refuses);
+		assert_int_equal(count(f->site.db, k.x), !refuses);
+		assert_int_equal(count(f->site.db, w.x), !refuses);
 	}
 }
 
@@ -264,7 +242,7 @@ static enum err_code op_until_others_wait(struct db_conn *c UNUSED, void *arg, s
 	f->heard = 1; /* it runs */
 	pthread_cond_broadcast(&f->told);
 	pthread_mutex_unlock(&f->lock);
-	while (!db_others_wait(f->db))
+	while (!db_others_wait(f->site.db))
 		;
 	return ERR_OK;
 }
@@ -275,7 +253,7 @@ static void *write_beside(void *arg)
 	struct error e = ERROR_INIT;
 	await(f, 1);
 	struct wish w = { .f = f, .x = 1 };
-	return (void *)(intptr_t)db_write(f->db, op_wish, &w, &e);
+	return (void *)(intptr_t)db_write(f->site.db, op_wish, &w, &e);
 }
 
 static void a_long_op_hears_that_others_wait(void **state)
@@ -284,12 +262,12 @@ static void a_long_op_hears_that_others_wait(void **state)
 	struct error e = ERROR_INIT;
 	pthread_t beside;
 	void *rc = NULL;
-	assert_false(db_others_wait(f->db));
+	assert_false(db_others_wait(f->site.db));
 	assert_int_equal(pthread_create(&beside, NULL, write_beside, f), 0);
-	assert_int_equal(db_write(f->db, op_until_others_wait, f, &e), ERR_OK);
+	assert_int_equal(db_write(f->site.db, op_until_others_wait, f, &e), ERR_OK);
 	pthread_join(beside, &rc);
 	assert_null(rc);
-	assert_int_equal(count(f->db, 1), 1);
+	assert_int_equal(count(f->site.db, 1), 1);
 }
 
 int main(void)

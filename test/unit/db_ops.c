@@ -1,13 +1,7 @@
 /* Reads and writes: what is acknowledged is there, what failed is not, and one op's failure is its own. */
-#include "base/cleanup.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "db/db.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include "db_site.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -27,38 +21,18 @@ static const struct db_migration migrations[] = {
 	{ 1, "first", "CREATE TABLE t (x INTEGER PRIMARY KEY, s TEXT, b BLOB); CREATE TABLE child (t INTEGER NOT NULL REFERENCES t (x));" },
 };
 
-struct fixture {
-	char *dir, *path;
-	struct db *db;
-};
-
-static void reopen(struct fixture *f)
-{
-	struct error e = ERROR_INIT;
-	db_close(TAKE_PTR(f->db));
-	if (db_open(f->path, migrations, 1, &f->db, &e))
-		fail_msg("%s", e.text);
-}
-
 static int setup(void **state)
 {
-	struct fixture *f = NEW(struct fixture);
-	struct error e = ERROR_INIT;
-	assert_int_equal(file_tmpdir("/tmp", "sbdb", &f->dir, &e), ERR_OK);
-	f->path = file_join(f->dir, "x.db");
-	reopen(f);
+	struct db_site *f = NEW(struct db_site);
+	db_site_make(f, migrations);
 	*state = f;
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct fixture *f = *state;
-	struct error e = ERROR_INIT;
-	db_close(f->db);
-	assert_int_equal(file_remove_tree(f->dir, &e), ERR_OK);
-	free(f->dir);
-	free(f->path);
+	struct db_site *f = *state;
+	db_site_remove(f);
 	free(f);
 	return 0;
 }
@@ -107,18 +81,18 @@ static enum err_code op_insert_and_fail(struct db_conn *c, void *arg, struct err
 
 static void what_was_written_is_read(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	int64_t x = INT64_MIN;
 	assert_int_equal(db_write(f->db, op_insert, &x, &e), ERR_OK);
 	assert_int_equal(ask(f->db, "SELECT x FROM t", 0), x);
-	reopen(f);
+	db_site_reopen(f, migrations);
 	assert_int_equal(ask(f->db, "SELECT x FROM t", 0), x);
 }
 
 static void a_failed_op_is_undone_and_keeps_its_own_error(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	int64_t x = 1;
 	assert_int_equal(db_write(f->db, op_insert_and_fail, &x, &e), ERR_STALE);
@@ -149,7 +123,7 @@ static enum err_code op_after(struct db_conn *c, void *arg, struct error *e)
 
 static void a_rider_shares_the_fate_of_the_write_it_goes_with(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	static const struct { enum err_code before, after; db_op *op; enum err_code rc; int64_t rows; } cases[] = {
 		{ ERR_OK, ERR_OK, op_insert, ERR_OK, 2 }, { ERR_GONE, ERR_OK, op_insert, ERR_GONE, 0 },
 		{ ERR_OK, ERR_BUSY, op_insert, ERR_BUSY, 0 }, { ERR_OK, ERR_OK, op_insert_and_fail, ERR_STALE, 0 },
@@ -171,7 +145,7 @@ static void a_rider_shares_the_fate_of_the_write_it_goes_with(void **state)
 
 static void a_rider_that_was_taken_back_does_not_ride(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	int64_t x = 1;
 	struct companion k = { .x = 2 };
@@ -184,7 +158,7 @@ static void a_rider_that_was_taken_back_does_not_ride(void **state)
 
 static void a_violated_constraint_is_a_conflict(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	int64_t x = 1;
 	assert_int_equal(db_write(f->db, op_insert, &x, &e), ERR_OK);
@@ -200,14 +174,14 @@ static enum err_code op_orphan(struct db_conn *c, void *arg, struct error *e)
 
 static void foreign_keys_are_enforced(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	assert_int_equal(db_write(f->db, op_orphan, NULL, &e), ERR_CONFLICT);
 }
 
 static void a_reader_cannot_write(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	int64_t x = 1;
 	assert_int_not_equal(db_read(f->db, op_insert, &x, &e), ERR_OK);
@@ -248,7 +222,7 @@ static enum err_code op_values(struct db_conn *c, void *arg, struct error *e)
 
 static void values_of_all_kinds_go_in_and_out(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	assert_int_equal(db_write(f->db, op_values, NULL, &e), ERR_OK);
 	assert_int_equal(ask(f->db, "SELECT count(*) FROM t", 0), 2);
@@ -274,7 +248,7 @@ static enum err_code op_many_statements(struct db_conn *c, void *arg, struct err
 
 static void more_statements_than_the_cache_holds_work(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	int64_t sum = 0;
 	assert_int_equal(db_read(f->db, op_many_statements, &sum, &e), ERR_OK);
@@ -283,7 +257,7 @@ static void more_statements_than_the_cache_holds_work(void **state)
 
 static void a_bad_statement_is_an_error_that_says_it(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	struct ask two = { .sql = "SELECT 1; SELECT 2" }, none = { .sql = "SELECT * FROM nowhere" };
 	assert_int_equal(db_read(f->db, op_ask, &two, &e), ERR_INTERNAL);
@@ -320,7 +294,7 @@ static void count_hook(void *ctx)
 	((struct crowd *)ctx)->hooks++;
 }
 
-static void crowd_has_its_fates(struct fixture *f, bool again)
+static void crowd_has_its_fates(struct db_site *f, bool again)
 {
 	struct crowd crowd = { .db = f->db, .again = again };
 	struct caller callers[CALLERS];
@@ -357,7 +331,7 @@ static void in_a_crowd_of_ops_that_may_be_run_again_each_has_its_own_fate(void *
 
 static void the_hook_runs_before_the_caller_goes_on(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct crowd crowd = { .db = f->db };
 	struct error e = ERROR_INIT;
 	db_on_commit(f->db, count_hook, &crowd);
@@ -372,7 +346,7 @@ static void the_hook_runs_before_the_caller_goes_on(void **state)
 
 static enum err_code op_snapshot(struct db_conn *c, void *arg, struct error *e)
 {
-	struct fixture *f = arg;
+	struct db_site *f = arg;
 	struct error other = ERROR_INIT;
 	struct ask a = { .sql = "SELECT count(*) FROM t" };
 	int64_t x = 5;
@@ -387,7 +361,7 @@ static enum err_code op_snapshot(struct db_conn *c, void *arg, struct error *e)
 
 static void a_read_sees_one_moment(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	assert_int_equal(db_read(f->db, op_snapshot, f, &e), ERR_OK);
 	assert_int_equal(ask(f->db, "SELECT count(*) FROM t", 0), 1);
@@ -423,7 +397,7 @@ static void *fill(void *arg)
 
 /* All write more than there is room for; then exactly the acknowledged rows are there, also after reopening, and once there is
  * room again the writer goes on. */
-static void check_full(struct fixture *f, int64_t first)
+static void check_full(struct db_site *f, int64_t first)
 {
 	struct filler fillers[8] = { 0 };
 	pthread_t threads[8];
@@ -441,13 +415,13 @@ static void check_full(struct fixture *f, int64_t first)
 		for (int i = 0; i < 8 * OPS_EACH; i++)
 			assert_int_equal(ask(f->db, "SELECT count(*) FROM t WHERE x = ?", first + i), fillers[i / OPS_EACH].acknowledged[i % OPS_EACH]);
 		if (round == 0)
-			reopen(f);
+			db_site_reopen(f, migrations);
 	}
 }
 
 static void a_full_disk_acknowledges_nothing_falsely_and_the_writer_recovers(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	struct rlimit before, small;
 	int64_t x = 1;
@@ -471,7 +445,7 @@ static enum err_code op_pages_max(struct db_conn *c, void *arg, struct error *e)
 
 static void a_full_database_acknowledges_nothing_falsely_and_the_writer_recovers(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	struct ask few = { .sql = "PRAGMA max_page_count = 1000" };
 	int64_t x = 1;
@@ -511,7 +485,7 @@ static void live_until_killed(const char *path, int out, int64_t base)
 	_exit(0);
 }
 
-static int acknowledged_until_killed(struct fixture *f, int64_t base, int64_t *ret_ids)
+static int acknowledged_until_killed(struct db_site *f, int64_t base, int64_t *ret_ids)
 {
 	int pipes[2], status, n = 0;
 	assert_int_equal(pipe(pipes), 0);
@@ -533,13 +507,13 @@ static int acknowledged_until_killed(struct fixture *f, int64_t base, int64_t *r
 
 static void what_was_acknowledged_survives_kill_9(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	AUTO_FREE int64_t *ids = mem_alloc(sizeof(*ids) * (100 * ACKS_BEFORE_KILL + 1));
 	for (int64_t round = 0; round < KILLS; round++) {
 		db_close(TAKE_PTR(f->db));
 		int n = acknowledged_until_killed(f, (round + 1) * 100000000, ids);
 		assert_true(n >= ACKS_BEFORE_KILL);
-		reopen(f);
+		db_site_reopen(f, migrations);
 		for (int i = 0; i < n; i++)
 			assert_int_equal(ask(f->db, "SELECT count(*) FROM t WHERE x = ?", ids[i]), 1);
 	}

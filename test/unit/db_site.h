@@ -1,0 +1,40 @@
+/* A database in a directory of its own, for one test. */
+#pragma once
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "db/db.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+struct db_site {
+	char *dir, *path;
+	struct db *db;
+};
+
+static void db_site_reopen(struct db_site *s, const struct db_migration *first)
+{
+	struct error e = ERROR_INIT;
+	db_close(TAKE_PTR(s->db));
+	if (db_open(s->path, first, 1, &s->db, &e))
+		fail_msg("%s", e.text);
+}
+
+static void db_site_make(struct db_site *s, const struct db_migration *first)
+{
+	struct error e = ERROR_INIT;
+	assert_int_equal(file_tmpdir("/tmp", "sbdb", &s->dir, &e), ERR_OK);
+	s->path = file_join(s->dir, "x.db");
+	db_site_reopen(s, first);
+}
+
+static void db_site_remove(struct db_site *s)
+{
+	struct error e = ERROR_INIT;
+	db_close(s->db);
+	assert_int_equal(file_remove_tree(s->dir, &e), ERR_OK);
+	free(s->dir);
+	free(s->path);
+}

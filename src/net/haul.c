@@ -21,6 +21,8 @@
 #define HAUL_BUFFER ((size_t)256 << 10)
 #define HAUL_STACK_BYTES ((size_t)512 << 10) /* as MHD's, since the same handlers run here */
 #define HAUL_ANSWER_MS 10000		/* a client may take so long to read its answer */
+#define SPIN_US 100			/* a quick client's next bytes come sooner than a thread that sleeps is woken */
+#define SPIN_AGAIN 16			/* waits that are slept through after one that was spun in vain */
 
 struct haul {
 	struct haul *prev, *next; /* with the lock */
@@ -30,6 +32,7 @@ struct haul {
 	uint64_t left;
 	char *buf;
 	size_t have;
+	int to_sleep; /* waits, before it is worth spinning again */
 };
 
 struct hauls {
@@ -103,19 +106,40 @@ static void list_remove(struct hauls *all, struct haul *h)
 
 /* ---- the body */
 
+/* A client on this machine fills a socket faster than this thread can be put to sleep and woken, and sleeps itself whenever it is full: both would
+ * hand it to and fro and wait for each other half of the time. */
+static bool spin(struct haul *h)
+{
+	int64_t until = clock_mono_us() + SPIN_US;
+	char c;
+	if (h->to_sleep > 0) {
+		h->to_sleep--;
+		return false;
+	}
+	while (clock_mono_us() < until)
+		if (recv(h->fd, &c, 1, MSG_DONTWAIT | MSG_PEEK) >= 0)
+			return true;
+	h->to_sleep = SPIN_AGAIN;
+	return false;
+}
+
+/* False: nothing came within the time that a client may be silent. */
+static bool wait_more(struct haul *h)
+{
+	struct pollfd more = { .fd = h->fd, .events = POLLIN };
+	return spin(h) || poll(&more, 1, HTTP_IDLE_TIMEOUT_S * 1000) != 0;
+}
+
 /* The buffer full, or the rest of the body.  False: the client has gone (what came before is in the buffer). */
 static bool fill(struct haul *h)
 {
 	size_t want = h->left < HAUL_BUFFER ? (size_t)h->left : HAUL_BUFFER;
 	for (h->have = 0; h->have < want;) {
 		ssize_t n = recv(h->fd, h->buf + h->have, want - h->have, MSG_DONTWAIT);
-		struct pollfd more = { .fd = h->fd, .events = POLLIN };
 		if (n > 0) {
 			h->have += (size_t)n;
 			pace_progress(h->request->client, (size_t)n);
-		} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-			return false;
-		} else if (errno == EAGAIN && poll(&more, 1, HTTP_IDLE_TIMEOUT_S * 1000) == 0) {
+		} else if (n == 0 || (errno != EAGAIN && errno != EINTR) || (errno == EAGAIN && !wait_more(h))) {
 			return false;
 		}
 	}

@@ -2,6 +2,7 @@
 Everything that is started here is ended here, by its pid."""
 
 import http.client
+import contextlib
 import json
 import os
 import shutil
@@ -291,7 +292,8 @@ class Site:
         c.close()
         self.kill_server()
         for p in pids:
-            os.kill(p, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(p, signal.SIGTERM)
         for p in pids:
             wait_for("a runner's end", lambda p=p: not is_alive(p), 60)
 

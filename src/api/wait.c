@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WAIT_RECORD_MS 2000 /* for the record of an end, which is a matter of milliseconds */
+#define WAIT_RECORD_MS 10000 /* for the record of an end: a matter of milliseconds, but of seconds on a disk that is busy with other things */
 
 struct later {
 	struct api *api;

@@ -357,30 +357,18 @@ enum err_code file_open_beneath(int dirfd, const char *rel, int flags, int *ret_
 	return ERR_OK;
 }
 
-static enum err_code mkdir_one(const char *path, mode_t mode, struct error *e)
-{
-	return mkdir(path, mode) == 0 || errno == EEXIST ? ERR_OK : error_errno(e, "create directory '%s'", path);
-}
-
-/* From the top, where not even the parent is there. */
-static enum err_code mkdir_all(const char *path, mode_t mode, struct error *e)
-{
-	AUTO_FREE char *part = mem_strdup(path);
-	enum err_code rc = ERR_OK;
-
-	for (char *slash = part; !rc && (slash = strchr(slash + 1, '/')); *slash = '/') {
-		*slash = 0;
-		rc = mkdir_one(part, mode, e);
-	}
-	return rc ? rc : mkdir_one(path, mode, e);
-}
-
 enum err_code file_mkdirs(const char *path, mode_t mode, struct error *e)
 {
-	enum err_code rc = mkdir(path, mode) < 0 && errno == ENOENT ? mkdir_all(path, mode, e) : mkdir_one(path, mode, e);
+	AUTO_FREE char *part = mem_strdup(path);
+	bool from_the_top = mkdir(path, mode) < 0 && errno == ENOENT;
 
-	if (rc)
-		return rc;
+	for (char *slash = part; from_the_top && (slash = strchr(slash + 1, '/')); *slash = '/') {
+		*slash = 0;
+		if (mkdir(part, mode) < 0 && errno != EEXIST)
+			return error_errno(e, "create directory '%s'", part);
+	}
+	if (mkdir(path, mode) < 0 && errno != EEXIST)
+		return error_errno(e, "create directory '%s'", path);
 	if (file_is_dir(path))
 		return ERR_OK;
 	return error_set(e, ERR_CONFLICT, "create directory '%s': something else has that name", path);

@@ -3,8 +3,8 @@
  *   commits --the log has DB_CHECKPOINT_PAGES--> the thread copies, round by round, while others write on
  *           <--only a little is left------------ the writer copies that little itself; the next commit begins the log anew
  *
- * Without that last step a log that is written all the time would never end.  Beyond DB_LOG_PAGES_MAX the writer copies whatever there is: who
- * writes faster than the disk takes it must wait at last. */
+ * Without that last step a log that is written all the time would never end.  Beyond DB_LOG_PAGES_MAX the writer waits until the thread is done,
+ * and copies what is left: who writes faster than the disk takes it must wait at last. */
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -36,12 +36,16 @@ bool keeper_is_asked(struct keeper *k, int64_t pages)
 	if (pages < k->seen)
 		k->next = DB_CHECKPOINT_PAGES; /* it was begun anew */
 	k->seen = pages;
-	bool now = k->finish || (pages >= DB_LOG_PAGES_MAX && !k->busy && pages >= k->next);
+	while (k->busy && pages >= DB_LOG_PAGES_MAX) {
+		k->due = false; /* this copy, and then ours */
+		pthread_cond_wait(&k->changed, &k->lock);
+	}
+	bool now = k->finish || (pages >= DB_LOG_PAGES_MAX && pages >= k->next);
 	k->finish = false;
 	if (pages >= k->next) {
 		k->next = pages + AGAIN_PAGES;
 		k->due = !now;
-		pthread_cond_signal(&k->changed);
+		pthread_cond_broadcast(&k->changed);
 	}
 	pthread_mutex_unlock(&k->lock);
 	return now;
@@ -64,6 +68,7 @@ static bool wait_until_due(struct keeper *k)
 {
 	pthread_mutex_lock(&k->lock);
 	k->busy = false;
+	pthread_cond_broadcast(&k->changed);
 	while (!k->due && !k->stop)
 		pthread_cond_wait(&k->changed, &k->lock);
 	k->due = false;
@@ -118,7 +123,7 @@ void keeper_stop(struct keeper *k)
 		return;
 	pthread_mutex_lock(&k->lock);
 	k->stop = true;
-	pthread_cond_signal(&k->changed);
+	pthread_cond_broadcast(&k->changed);
 	pthread_mutex_unlock(&k->lock);
 	pthread_join(k->thread, NULL);
 	keeper_free(k);

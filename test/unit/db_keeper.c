@@ -3,7 +3,9 @@
 #include "db/backend.h"
 #include "db_site.h"
 #include <fcntl.h>
+#include <semaphore.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -176,12 +178,61 @@ static void what_a_failed_write_left_in_the_log_does_not_spoil_what_another_prog
 	assert_int_equal(n, f->rows + 2);
 }
 
+/* A disk that takes its time: a copy ends when it is allowed to. */
+static struct { sem_t begun, allowed; atomic_bool over; } slow;
+
+static enum err_code slow_open(const char *path, enum db_role role, int version_max, struct db_conn **ret, struct error *e)
+{
+	(void)path, (void)role, (void)version_max, (void)e;
+	*ret = NULL;
+	return ERR_OK;
+}
+
+static enum err_code slow_checkpoint(struct db_conn *c, int64_t *ret_left, struct error *e)
+{
+	(void)c, (void)e;
+	sem_post(&slow.begun);
+	sem_wait(&slow.allowed);
+	atomic_store(&slow.over, true);
+	*ret_left = 0;
+	return ERR_OK;
+}
+
+static void *write_too_much(void *keeper)
+{
+	bool asked = keeper_is_asked(keeper, DB_LOG_PAGES_MAX);
+	return atomic_load(&slow.over) && asked ? keeper : NULL;
+}
+
+static void who_writes_faster_than_the_disk_takes_it_waits_at_the_limit(void **state)
+{
+	(void)state;
+	static const struct db_backend disk = { .name = "slow", .open = slow_open, .checkpoint = slow_checkpoint };
+	struct error e = ERROR_INIT;
+	struct keeper *k = NULL;
+	pthread_t writer;
+	void *waited = NULL;
+	sem_init(&slow.begun, 0, 0);
+	sem_init(&slow.allowed, 0, 0);
+	assert_int_equal(keeper_start(&disk, "/nowhere", 1, &k, &e), ERR_OK);
+	assert_false(keeper_is_asked(k, DB_CHECKPOINT_PAGES));
+	sem_wait(&slow.begun);
+	assert_false(keeper_is_asked(k, DB_LOG_PAGES_MAX - 1)); /* up to there nobody waits */
+	assert_int_equal(pthread_create(&writer, NULL, write_too_much, k), 0);
+	sem_post(&slow.allowed);
+	sem_post(&slow.allowed); /* the thread may have begun once more before the writer came */
+	pthread_join(writer, &waited);
+	assert_ptr_equal(waited, k); /* until the copy was over; and the writer copies what is left */
+	keeper_stop(k);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_log_that_is_written_on_and_on_is_begun_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_reads_an_old_moment_keeps_the_log_and_stops_nobody, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_a_failed_write_left_in_the_log_does_not_spoil_what_another_program_writes_there, setup, teardown),
+		cmocka_unit_test(who_writes_faster_than_the_disk_takes_it_waits_at_the_limit),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

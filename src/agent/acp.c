@@ -394,4 +394,4 @@ const struct agent_backend agent_acp = { ACP_SLOTS, .name = "acp", .capabilities
 /* What these were seen to do. */
 const struct agent_backend agent_codex_acp = { ACP_SLOTS, .name = "codex-acp", .capabilities = "resume gates todos steer interrupt usage", .check = acp_known_check };
 const struct agent_backend agent_claude_acp = { ACP_SLOTS, .name = "claude-acp", .capabilities = "resume gates questions todos steer interrupt usage",
-	.check = acp_known_check };
+	.is_driven = true, .check = acp_known_check };

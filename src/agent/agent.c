@@ -36,6 +36,11 @@ bool agent_can(const struct agent *a, const char *capability)
 	return backend_can(a->backend, capability);
 }
 
+bool agent_is_driven(const struct agent *a)
+{
+	return a->backend->is_driven;
+}
+
 enum err_code agent_check_required(const char *adapter, const struct js *required, struct error *e)
 {
 	const struct agent_backend *b = agent_backend_find(adapter);

@@ -109,6 +109,7 @@ bool agent_say(struct agent *a, const char *message_id, const char *text);
 /* Asks the agent to end its turn: it settles soon after. False: it has no such way, and is ended from outside. */
 bool agent_interrupt(struct agent *a);
 bool agent_can(const struct agent *a, const char *capability);
+bool agent_is_driven(const struct agent *a); /* by the program that we start, whose child it is: it may die alone */
 /* The words of `require` that this adapter lacks are refused, by name. */
 MUST_USE enum err_code agent_check_required(const char *adapter, const struct js *required, struct error *e);
 /* exit_status: of the process (128+signal), or -1 when it was ended by us after it settled. */

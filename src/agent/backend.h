@@ -25,6 +25,7 @@ struct agent {
 struct agent_backend {
 	const char *name;
 	bool uses_model; /* between commands it waits on a model */
+	bool is_driven;	 /* the agent itself is a child of what is started, which does not always notice its death */
 	const char *capabilities; /* space-separated words of: resume gates questions todos steer interrupt usage */
 	/* Fills what is missing in the agent's settings and refuses what cannot work here. Server side, any thread. */
 	enum err_code (*check)(struct js *agent, const char *codex_path, struct error *e);

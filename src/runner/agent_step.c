@@ -212,6 +212,8 @@ static void judge(struct runner *r, bool oom)
 		runner_verdict(r, PHASE_CANCELED, "interrupted", "interrupted by %s", r->interrupted_by ? r->interrupted_by : "a person, at a gate");
 	if (oom && o->status == AGENT_FAILED)
 		runner_verdict(r, PHASE_FAILED, "out_of_memory", "the sandbox reached its memory limit of %lld MB", (long long)(runner_limit(r, "memory") >> 20));
+	else if (o->status == AGENT_FAILED && (r->driven.lost || (r->driven.count && js_len(r->unheard))))
+		runner_verdict(r, PHASE_FAILED, "agent_exited", "the agent died while it was asking a person; what drives it lived on");
 	else if (o->status == AGENT_FAILED)
 		runner_verdict(r, PHASE_FAILED, o->reason, "%s", o->error ? o->error : "the agent failed");
 }

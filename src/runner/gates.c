@@ -66,6 +66,7 @@ void gates_release(struct runner *r)
 	js_free(r->told_before);
 	js_free(r->unsealed);
 	js_free(r->unheard);
+	driven_unwatch(r);
 	strbuf_release(&r->inlet);
 }
 
@@ -169,9 +170,13 @@ static void delivered_event(struct runner *r, const char *gate, const struct js 
 
 void gates_heard(struct runner *r)
 {
+	if (driven_is_gone(r)) /* who speaks is not who asked */
+		return;
 	AUTO_JS struct js *list = r->inlet.len ? NULL : TAKE_PTR(r->unheard);
 	for (size_t i = 0; i < js_len(list); i++)
 		runner_event(r, "gate.delivered", "runner", js_ref(js_at(list, i)));
+	if (!r->gate_count && !r->inlet.len)
+		driven_unwatch(r);
 }
 
 /* A decision as the adapter wants it: a default answer at the deadline is an answer. */
@@ -266,6 +271,7 @@ void gates_ask(void *runner, const struct agent_ask *ask)
 	write_file(r, g);
 	blocked_event(r, g);
 	pause_clocks(r);
+	driven_watch(r);
 }
 
 /* The decision is settled: the agent gets it. */
@@ -276,6 +282,10 @@ static void deliver(struct runner *r, struct gate *g, const struct js *decision)
 	inlet_add_secret(r, g->data, decision);
 	if (str_eq(js_str(decision, "decision"), "expire") && str_eq(js_str(decision, "then"), "fail"))
 		runner_verdict(r, PHASE_FAILED, "gate_expired", "nobody answered in time: %s", js_str_or(g->data, "title", g->kind));
+	if (driven_is_gone(r)) { /* the next attempt is told */
+		driven_end(r);
+		return;
+	}
 	hand_to_agent(r, g->request, decision);
 	delivered_event(r, g->id, decision, "live");
 	forget(r, g);

@@ -233,6 +233,7 @@ static void check_time(struct runner *r, int64_t now)
 	if (now >= r->run_deadline_ms && !r->waiting_since_ms)
 		run_too_long(r);
 	gates_check_time(r, now);
+	driven_check(r, now);
 	step_check_time(r, now);
 	/* A verdict from outside the step ends the step; collecting what there is goes on. */
 	bool collecting = str_eq(r->step.name, "collect") || str_eq(r->step.name, "save");
@@ -250,6 +251,8 @@ static int poll_timeout(struct runner *r, int64_t now)
 		next = min64(next, s->kill_at_ms);
 	if (!r->verdict.set && !r->waiting_since_ms)
 		next = min64(next, r->run_deadline_ms);
+	if (r->driven.count)
+		next = min64(next, r->driven.next_ms);
 	return next <= now ? 0 : (int)min64(next - now, RUNNER_BEAT_MS);
 }
 

@@ -51,9 +51,10 @@ static void read_time(struct look *l, pid_t pid)
 	snprintf(l->name, sizeof(l->name), "%s", open_at + 1);
 }
 
-/* Children are listed by the thread that made them. */
-static void add_children(struct look *l, pid_t pid)
+/* Children are listed by the thread that made them, the oldest first. */
+int pulse_children(pid_t pid, pid_t *ret_pids, int max)
 {
+	int count = 0;
 	AUTO_FREE char *tasks = mem_printf("/proc/%d/task", (int)pid);
 	DIR *d = opendir(tasks);
 	for (struct dirent *thread; d && (thread = readdir(d));) {
@@ -63,11 +64,12 @@ static void add_children(struct look *l, pid_t pid)
 		AUTO_STRBUF struct strbuf text = STRBUF_LIMIT(PULSE_CHILDREN_MAX);
 		if (file_read(path, PULSE_CHILDREN_MAX, &text, NULL) || !text.len)
 			continue;
-		for (char *save = NULL, *word = strtok_r(text.data, " ", &save); word && l->count < PULSE_PROCESSES_MAX; word = strtok_r(NULL, " ", &save))
-			l->pids[l->count++] = (pid_t)strtol(word, NULL, 10);
+		for (char *save = NULL, *word = strtok_r(text.data, " ", &save); word && count < max; word = strtok_r(NULL, " ", &save))
+			ret_pids[count++] = (pid_t)strtol(word, NULL, 10);
 	}
 	if (d)
 		closedir(d);
+	return count;
 }
 
 void pulse_take(struct runner *r, int64_t now_ms)
@@ -79,7 +81,7 @@ void pulse_take(struct runner *r, int64_t now_ms)
 	l->pids[l->count++] = r->step.box.pid;
 	for (int i = 0; i < l->count; i++) {
 		read_time(l, l->pids[i]);
-		add_children(l, l->pids[i]);
+		l->count += pulse_children(l->pids[i], l->pids + l->count, PULSE_PROCESSES_MAX - l->count);
 	}
 	int64_t per_second = sysconf(_SC_CLK_TCK), span_ms = now_ms - p->at_ms, busy_ms = (l->ticks - p->ticks) * 1000 / per_second;
 	if (p->at_ms && span_ms > 0 && (l->wants_cpu || busy_ms * 100 >= span_ms * PULSE_BUSY_PERCENT))

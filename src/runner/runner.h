@@ -6,6 +6,7 @@
  *   setup.c, agent_step.c, collect.c  the phases      beat.c    the heartbeat
  *   result.c   what is handed in                     gates.c   what the agent asks: rules, people, the record
  *   inlet.c    the agent's stdin, and what went there  inbox.c  decisions by file when no server is there
+ *   pulse.c    the run's processes, seen from outside  driven.c  an agent that dies behind its driver
  *
  * At any moment at most one step (a child: fetch, setup, agent, collect, verify) is under way.  A verdict, once set, stays: what ends the
  * run first is what it ended of. */
@@ -38,6 +39,9 @@
 #define RUNNER_SETTLE_RETRY_MS 2000    /* after a decision that could not be written */
 #define RUNNER_INBOX_MS 500		     /* between looks into the inbox while the server is away */
 #define RUNNER_TURN_END_MS 10000	     /* for a turn that was asked to end, before its process is */
+#define RUNNER_DRIVEN_MAX 8		     /* processes of an agent that is driven by another program */
+#define RUNNER_DRIVEN_LOOK_MS 500	     /* between looks at them */
+#define RUNNER_DRIVEN_GRACE_MS 2000    /* for the driver to say itself that they are gone */
 #define RUNNER_LIVE_MAX 64		     /* live lines waiting to be sent; older ones are dropped */
 
 struct runner;
@@ -68,6 +72,14 @@ struct pulse {
 	int processes;
 	pid_t pid;     /* the one with the most CPU time ... */
 	char name[17]; /* ... and its name */
+};
+
+/* The agent behind the program that we speak with, while a question of its is on the way. */
+struct driven {
+	int pidfds[RUNNER_DRIVEN_MAX];
+	int count;
+	int64_t next_ms, gone_ms; /* monotonic; gone_ms 0: not seen gone */
+	bool lost;		  /* the run ends by it */
 };
 
 /* A request of the agent that a person decides. */
@@ -124,6 +136,7 @@ struct runner {
 	int agent_status;
 	bool agent_ran;
 	struct pulse pulse;
+	struct driven driven;
 	int64_t next_pulse_ms;
 	int64_t agent_started_ms, last_line_ms, next_beat_ms, last_beat_ms, run_deadline_ms;
 	char *setup_script; /* host path of the script to run, NULL: none */
@@ -246,6 +259,13 @@ void link_want_beat(struct runner *r);
 
 /* pulse.c */
 void pulse_take(struct runner *r, int64_t now_ms);
+int pulse_children(pid_t pid, pid_t *ret_pids, int max);
+/* driven.c: of an agent that another program drives, seen from outside while it waits for a person */
+void driven_watch(struct runner *r); /* it asks: its processes are those that are there now */
+void driven_unwatch(struct runner *r);
+bool driven_is_gone(const struct runner *r);
+void driven_end(struct runner *r);
+void driven_check(struct runner *r, int64_t now_ms); /* ends the step of one that is gone and whose driver does not say so */
 /* beat.c */
 struct js *beat_make(struct runner *r);
 void beat_write(struct runner *r);

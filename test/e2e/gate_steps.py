@@ -8,6 +8,40 @@ import sqlite3
 from e2e_site import TERMINAL, wait_for
 
 ALWAYS = {"ask": "always"}
+ASKING_AGENT = r"""
+import json, os, pathlib, subprocess, sys
+count = pathlib.Path.home() / "starts"
+start = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(start))
+def send(**o):
+    print(json.dumps({"jsonrpc": "2.0", **o}), flush=True)
+for line in sys.stdin:
+    said = json.loads(line)
+    method = said.get("method")
+    if method == "initialize":
+        send(id=said["id"], result={"protocolVersion": 1, "agentCapabilities": {"loadSession": True}})
+    elif method in ("session/new", "session/load"):
+        if start in DIES_AT:
+            os._exit(1)  # it has spoken, and heard nothing of its task
+        send(id=said["id"], result={"sessionId": "s1"})
+    elif method == "session/prompt" and start == 1:
+        options = [{"optionId": "y", "name": "Yes", "kind": "allow_once"}, {"optionId": "n", "name": "No", "kind": "reject_once"}]
+        if CHILD:
+            subprocess.Popen(["/usr/bin/sleep", "infinity"])
+        for i, title in enumerate(TITLES):
+            call = {"toolCallId": f"c{i}", "title": title, "kind": "execute", "rawInput": {"command": title}}
+            send(id=900 + i, method="session/request_permission", params={"sessionId": "s1", "toolCall": call, "options": options})
+    elif method == "session/prompt":
+        told = "approved: do it" in json.dumps(said["params"]["prompt"])
+        text = {"type": "text", "text": "It was told." if told else "It was not told."}
+        send(method="session/update", params={"sessionId": "s1", "update": {"sessionUpdate": "agent_message_chunk", "content": text}})
+        send(id=said["id"], result={"stopReason": "end_turn"})
+"""
+
+
+def asking_agent(titles=("make test",), dies_at=(), child=False):
+    """A program that speaks ACP: asks leave when it is first started, tells what it was told when it is started again.  It dies at the starts of `dies_at`, and behind `child` it only drives."""
+    return f"TITLES, DIES_AT, CHILD = {titles!r}, {dies_at!r}, {child!r}\n{ASKING_AGENT}"
 
 
 def submit(site, prompt, **more):

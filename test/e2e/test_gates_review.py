@@ -4,7 +4,7 @@ import signal
 
 import pytest
 from e2e_site import CODEX, TERMINAL, is_alive, wait_for
-from gate_steps import ALWAYS, database, decide, ended, open_gate, open_gates, runner_pid, say
+from gate_steps import ALWAYS, asking_agent, database, decide, ended, open_gate, open_gates, runner_pid, say
 
 SCENARIOS = """
   - match: "[scenario touch]"
@@ -123,36 +123,8 @@ def test_a_runner_that_is_asked_to_end_leaves_its_question_open(new_site):
     assert len(site.get(f"/v1/gates?task={task}")["data"]) == 1
 
 
-AGENT = r"""
-import json, os, pathlib, sys
-count = pathlib.Path.home() / "starts"
-start = int(count.read_text()) + 1 if count.exists() else 1
-count.write_text(str(start))
-def send(**o):
-    print(json.dumps({"jsonrpc": "2.0", **o}), flush=True)
-for line in sys.stdin:
-    said = json.loads(line)
-    method = said.get("method")
-    if method == "initialize":
-        send(id=said["id"], result={"protocolVersion": 1, "agentCapabilities": {"loadSession": True}})
-    elif method in ("session/new", "session/load"):
-        if start == 2:
-            os._exit(1)  # it has spoken, and heard nothing of its task
-        send(id=said["id"], result={"sessionId": "s1"})
-    elif method == "session/prompt" and start == 1:
-        options = [{"optionId": "y", "name": "Yes", "kind": "allow_once"}, {"optionId": "n", "name": "No", "kind": "reject_once"}]
-        call = {"toolCallId": "c1", "title": "make test", "kind": "execute", "rawInput": {"command": "make test"}}
-        send(id=900, method="session/request_permission", params={"sessionId": "s1", "toolCall": call, "options": options})
-    elif method == "session/prompt":
-        told = "approved: do it" in json.dumps(said["params"]["prompt"])
-        text = {"type": "text", "text": "It was told." if told else "It was not told."}
-        send(method="session/update", params={"sessionId": "s1", "update": {"sessionUpdate": "agent_message_chunk", "content": text}})
-        send(id=said["id"], result={"stopReason": "end_turn"})
-"""
-
-
 def test_an_agent_that_dies_before_it_heard_its_task_has_not_got_the_decision(new_site):
-    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", AGENT]}}})
+    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", asking_agent(dies_at=(2,))]}}})
     task = site.submit("Work.", agent="own", approvals=ALWAYS)
     gate = open_gate(site, task)
     runner = runner_pid(site, task)
@@ -165,8 +137,7 @@ def test_an_agent_that_dies_before_it_heard_its_task_has_not_got_the_decision(ne
 
 
 def test_a_message_after_a_death_does_not_drop_what_was_decided_before(new_site):
-    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", AGENT.replace("start == 2", "False").replace(
-        'send(id=900,', 'send(id=901, method="session/request_permission", params={"sessionId": "s1", "toolCall": {**call, "toolCallId": "c2", "title": "other"}, "options": options}); send(id=900,')]}}})
+    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", asking_agent(("other", "make test"))]}}})
     task = site.submit("Work.", agent="own", approvals=ALWAYS)
     wait_for("both gates", lambda: len(open_gates(site, task)) == 2)
     gate = open_gate(site, task)
@@ -206,7 +177,7 @@ def test_an_interrupt_closes_the_open_gate(site):
 
 
 def test_an_agent_that_does_not_hear_an_interrupt_is_ended_however_often_it_is_asked(new_site):
-    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", AGENT]}}})
+    site = new_site(model=False, config={"agents": {"own": {"adapter": "acp", "command": ["/usr/bin/python3", "-c", asking_agent(dies_at=(2,))]}}})
     task = site.submit("Work.", agent="own", approvals=ALWAYS)
     gate = open_gate(site, task)
 
@@ -238,7 +209,7 @@ def test_a_secret_that_is_long_once_it_is_spelt_does_not_keep_runs_from_starting
 @pytest.mark.parametrize("by", ["file", "deadline"])
 def test_a_decision_that_could_not_be_written_is_tried_again(new_site, by):
     site = new_site(scenarios=SCENARIOS)
-    approvals = ALWAYS if by == "file" else {"ask": "always", "deadline": "6s", "at_deadline": "reject"}
+    approvals = ALWAYS if by == "file" else {"ask": "always", "deadline": "20s", "at_deadline": "reject"}
     task = site.submit("[scenario touch]", agent="codex", approvals=approvals)
     gate = open_gate(site, task)
     gates, inbox = site.directory(task) / "gates", site.directory(task) / "inbox"
@@ -259,7 +230,7 @@ def test_a_decision_that_could_not_be_written_is_tried_again(new_site, by):
 
 @needs_codex
 def test_a_file_that_is_no_decision_settles_nothing_and_ends_nothing(site):
-    task = site.submit("[scenario touch]", agent="codex", approvals={"ask": "always", "deadline": "6s", "at_deadline": "reject"})
+    task = site.submit("[scenario touch]", agent="codex", approvals={"ask": "always", "deadline": "20s", "at_deadline": "reject"})
     gate = open_gate(site, task)
     decision = site.directory(task) / "gates" / f"{gate['id']}.decision"
     decision.write_text('{"decision": "approved"}\n')

@@ -262,7 +262,7 @@ bool codex_ask(struct codex *c, const char *method, const struct js *id, const s
 	return true;
 }
 
-/* A refusal's answer has no room for words; they go into the running turn. */
+/* A refusal's answer has no room for words; they go into the running turn, before the answer: after it the model may have been asked already. */
 static void pass_note(struct codex *c, const struct codex_ask *ask, const struct js *decision)
 {
 	const char *note = js_str(decision, "note");
@@ -279,9 +279,9 @@ void codex_decide(struct codex *c, const char *request, const struct js *decisio
 		return;
 	struct codex_ask ask = ask_take(c, found);
 	agent_set_progress(c->agent, "working");
+	pass_note(c, &ask, decision);
 	rpc_answer(&c->rpc, ask.id, ask.kind->answer(&ask, decision));
 	codex_command_asked(c, held_command(ask.kind, ask.params), false, is_approved(decision));
-	pass_note(c, &ask, decision);
 	if (ends_turn(decision)) {
 		c->aborted = true;
 		if (!ask.kind->refusing_ends)

@@ -56,20 +56,20 @@ static bool is_option(const struct js *question, const char *text)
 	return false;
 }
 
-static enum err_code check_text(const struct js *question, const char *id, const struct js *value, struct error *e)
+static enum err_code check_text(const struct js *question, const char *path, const struct js *value, struct error *e)
 {
 	const char *text = js_text(value);
 	if (!text || !text[0])
-		return error_set(e, ERR_UNPROCESSABLE, "answer.%s: expected a text that is not empty", id);
+		return error_set(e, ERR_UNPROCESSABLE, "%s: expected a text that is not empty", path);
 	if (js_text_len(value) > DECISION_TEXT_MAX)
-		return error_set(e, ERR_UNPROCESSABLE, "answer.%s: %zu bytes, at most %zu are taken", id, js_text_len(value), DECISION_TEXT_MAX);
+		return error_set(e, ERR_UNPROCESSABLE, "%s: %zu bytes, at most %zu are taken", path, js_text_len(value), DECISION_TEXT_MAX);
 	if (js_flag(question, "free_text", false) || !js_len(js_get(question, "options")) || is_option(question, text))
 		return ERR_OK;
 	AUTO_STRBUF struct strbuf known = STRBUF_INIT;
 	const struct js *options = js_get(question, "options");
 	for (size_t i = 0; i < js_len(options); i++)
 		strbuf_addf(&known, "%s'%s'", i ? ", " : "", js_str_or(js_at(options, i), "label", ""));
-	error_set(e, ERR_UNPROCESSABLE, "answer.%s: '%.80s' is not one of its options", id, js_flag(question, "secret", false) ? "***" : text);
+	error_set(e, ERR_UNPROCESSABLE, "%s: '%.80s' is not one of its options", path, js_flag(question, "secret", false) ? "***" : text);
 	error_hint(e, "its options are %s", strbuf_str(&known));
 	return ERR_UNPROCESSABLE;
 }
@@ -78,13 +78,16 @@ static enum err_code check_text(const struct js *question, const char *id, const
 static enum err_code take_answer(const struct js *question, const struct js *value, struct js *answers, struct error *e)
 {
 	const char *id = js_str_or(question, "id", "?");
+	AUTO_FREE char *path = mem_printf("answer.%.80s", id);
 	AUTO_JS struct js *list = js_type(value) == JS_ARRAY ? js_ref(value) : js_array();
 	if (js_type(value) != JS_ARRAY && value)
 		js_push(list, js_ref(value));
 	if (!js_len(list))
-		return error_set(e, ERR_UNPROCESSABLE, "answer.%s: missing", id);
+		return error_set(e, ERR_UNPROCESSABLE, "%s: missing", path);
+	if (js_len(list) > 1 && !js_flag(question, "multiple", false))
+		return error_set(e, ERR_UNPROCESSABLE, "%s: %zu answers, but the question takes one", path, js_len(list));
 	for (size_t i = 0; i < js_len(list); i++) {
-		enum err_code rc = check_text(question, id, js_at(list, i), e);
+		enum err_code rc = check_text(question, path, js_at(list, i), e);
 		if (rc)
 			return rc;
 	}
@@ -135,21 +138,64 @@ static double number_of(const struct js *v)
 	return js_type(v) == JS_INT ? (double)js_num(v, 0) : js_f64(holder, "v", 0);
 }
 
+/* As JSON Schema counts: characters, not bytes. */
+static int64_t count_characters(const struct js *v)
+{
+	const char *text = js_text(v);
+	int64_t n = 0;
+	for (size_t i = 0; i < js_text_len(v); i++)
+		n += ((unsigned char)text[i] & 0xc0) != 0x80;
+	return n;
+}
+
+static enum err_code check_length(const char *name, const struct js *schema, const struct js *v, struct error *e)
+{
+	int64_t least = js_i64(schema, "minLength", 0), most = js_i64(schema, "maxLength", INT64_MAX);
+	if (js_text_len(v) > DECISION_TEXT_MAX)
+		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: longer than %zu bytes", name, DECISION_TEXT_MAX);
+	if (count_characters(v) < least)
+		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: shorter than %lld", name, (long long)least);
+	if (count_characters(v) > most)
+		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: longer than %lld", name, (long long)most);
+	return ERR_OK;
+}
+
+/* enum: [value], or with titles for people oneOf: [{const, title}]. */
+static bool is_offered(const struct js *schema, const struct js *v)
+{
+	const struct js *values = js_get(schema, "enum"), *titled = js_get(schema, "oneOf") ? js_get(schema, "oneOf") : js_get(schema, "anyOf");
+	bool found = !values && !js_get(js_at(titled, 0), "const");
+	for (size_t i = 0; i < js_len(values); i++)
+		found = found || js_equal(js_at(values, i), v);
+	for (size_t i = 0; !values && i < js_len(titled); i++)
+		found = found || (js_get(js_at(titled, i), "const") && js_equal(js_get(js_at(titled, i), "const"), v));
+	return found;
+}
+
+/* Several of what is offered. */
+static enum err_code check_list(const char *name, const struct js *schema, const struct js *v, struct error *e)
+{
+	int64_t n = (int64_t)js_len(v);
+	if (n < js_i64(schema, "minItems", 0) || n > js_i64(schema, "maxItems", INT64_MAX))
+		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: %lld values are too %s", name, (long long)n, n < js_i64(schema, "minItems", 0) ? "few" : "many");
+	for (size_t i = 0; i < js_len(v); i++)
+		if (!is_offered(js_get(schema, "items"), js_at(v, i)))
+			return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s[%zu]: it is not one of the values that are offered", name, i);
+	return ERR_OK;
+}
+
 static enum err_code check_value(const char *name, const struct js *schema, const struct js *v, struct error *e)
 {
 	const char *type = js_str(schema, "type");
-	const struct js *options = js_get(schema, "enum");
-	bool number = js_type(v) == JS_INT || js_type(v) == JS_REAL, found = !options;
+	bool number = js_type(v) == JS_INT || js_type(v) == JS_REAL;
 	if (type && !type_fits(type, v))
 		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: expected %s, got %s", name, type, js_type_name(js_type(v)));
-	for (size_t i = 0; i < js_len(options); i++)
-		found = found || js_equal(js_at(options, i), v);
-	if (!found)
+	if (!is_offered(schema, v))
 		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: it is not one of the values that are offered", name);
-	if (js_text(v) && (int64_t)js_text_len(v) < js_i64(schema, "minLength", 0))
-		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: shorter than %lld", name, (long long)js_i64(schema, "minLength", 0));
-	if (js_text(v) && js_text_len(v) > DECISION_TEXT_MAX)
-		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: longer than %zu bytes", name, DECISION_TEXT_MAX);
+	if (js_type(v) == JS_ARRAY)
+		return check_list(name, schema, v, e);
+	if (js_text(v))
+		return check_length(name, schema, v, e);
 	if (number && ((js_get(schema, "minimum") && number_of(v) < number_of(js_get(schema, "minimum"))) ||
 			      (js_get(schema, "maximum") && number_of(v) > number_of(js_get(schema, "maximum")))))
 		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: out of its range", name);

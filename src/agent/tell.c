@@ -1,9 +1,10 @@
 /* What every adapter that talks tells, in our types of events. */
 #include "agent/tell.h"
+#include "agent/shell_inside.h"
 #include "base/cleanup.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 void tell_session(struct agent *a, const char *id)
@@ -16,23 +17,20 @@ void tell_session(struct agent *a, const char *id)
 	agent_emit(a, "run.session", o);
 }
 
-/* A shell's quoting of one word undone; NULL when there is more than one word, or none. */
+/* The one word that this is to a shell; NULL when there are more, or none, or what a shell makes of it is not certain. */
 static char *unquote(const char *s)
 {
-	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
-	for (char quote = 0; *s || quote; s++) {
-		if (!*s || (!quote && isspace((unsigned char)*s)))
-			return NULL;
-		if (*s == '\\' && quote != '\'' && s[1] && (!quote || strchr("\"\\$`", s[1])))
-			strbuf_addc(&out, *++s);
-		else if (*s == quote)
-			quote = 0;
-		else if (!quote && (*s == '\'' || *s == '"'))
-			quote = *s;
-		else
-			strbuf_addc(&out, *s);
-	}
-	return out.len ? strbuf_detach(&out) : NULL;
+	struct shell_split doubts = { 0 };
+	struct shell_text text = { .s = s, .len = strlen(s), .out = &doubts };
+	struct shell_word word;
+	if (text.len > SHELL_LINE_MAX)
+		return NULL;
+	shell_word_read(&text, &word);
+	bool is_it = text.at == text.len && word.open == SHELL_PLAIN && !str_empty(word.text) && !doubts.why;
+	shell_split_release(&doubts);
+	if (!is_it)
+		free(TAKE_PTR(word.text));
+	return word.text;
 }
 
 /* Codex starts every command by /bin/bash -c '...'. */

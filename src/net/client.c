@@ -216,14 +216,23 @@ static const struct { CURLcode code; const char *hint; } hints[] = {
 	{ CURLE_WEIRD_SERVER_REPLY, "it does not speak HTTP there: does it want https://?" },
 	{ CURLE_RECV_ERROR, "it broke the connection off: does it want https://?" },
 	{ CURLE_COULDNT_RESOLVE_HOST, "is the name right?" },
+	{ CURLE_OPERATION_TIMEDOUT, "is the name right? Neither a name server nor anybody there has answered" },
 };
+
+/* Of the two limits of time, the whole call's was reached; else it was the one for a connection, and nobody was there to answer. */
+static bool whole_time_is_up(const struct client *c)
+{
+	curl_off_t took_us = 0;
+	curl_easy_getinfo(c->easy, CURLINFO_TOTAL_TIME_T, &took_us);
+	return c->timeout_ms && took_us / 1000 + 1 >= c->timeout_ms;
+}
 
 static enum err_code transport_error(const struct client *c, const struct call *call, CURLcode rc, struct error *e)
 {
 	const char *words = call->words[0] ? call->words : curl_easy_strerror(rc);
 	if (call->sink.full)
 		return error_set(e, ERR_LIMIT, "the reply of '%s' is larger than %zu bytes", c->where, call->sink.bytes->max ? call->sink.bytes->max : STRBUF_DEFAULT_MAX);
-	if (rc == CURLE_OPERATION_TIMEDOUT && c->timeout_ms)
+	if (rc == CURLE_OPERATION_TIMEDOUT && whole_time_is_up(c))
 		return error_set(e, ERR_TIMEOUT, "no answer from '%s' within %lld ms", c->where, (long long)c->timeout_ms);
 	error_set(e, ERR_UNREACHABLE, "cannot reach the server at '%s': %s", c->where, words);
 	for (size_t i = 0; i < ARRAY_SIZE(hints) && !c->is_unix; i++)

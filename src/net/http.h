@@ -118,6 +118,7 @@ struct http_request {
 	const struct http_later_ops *later; /* the answer waits, or did */
 	void *later_state;
 	bool later_due, later_stays; /* it was not given yet; its thread waits along */
+	bool later_turned;	     /* MHD has had its turn after the handler's */
 	atomic_int later_phase;	     /* enum later_phase */
 	struct http_stream *stream; /* begun by the handler, to be queued when it has returned */
 	struct ws *ws; /* the WebSocket that it becomes when the 101 has left */
@@ -183,7 +184,7 @@ void reply_queue(struct http_request *r, int status, const char *content_type, s
 
 /* later.c */
 enum later_phase { LATER_ASKED, LATER_SLEEPS, LATER_WOKEN };
-bool later_sleeps(struct http_request *r); /* after its handler; false: it was woken already */
+bool later_waits(struct http_request *r); /* after its handler, and when MHD calls again; false: it was woken, and is answered now */
 void later_answer(struct http_request *r);
 void laters_await(struct http_server *s); /* with s->stopping set: until all are woken, and from now on none is suspended */
 

@@ -1,14 +1,14 @@
 /* Answers that wait for something without a thread: the connection is suspended until it is woken, and is then answered by a thread of the
  * server, which sends what has become ready at once.
  *
- *   ASKED --the handler has returned--> SLEEPS --wake: resume--> WOKEN --> answered
- *   ASKED --wake------------------------------------------------> WOKEN --> answered by the handler's thread, never suspended
+ *   ASKED --the handler has returned, MHD has had a turn--> SLEEPS --wake: resume--> WOKEN --> answered
+ *   ASKED --wake-------------------------------------------------------------------> WOKEN --> answered by the handler's thread, never suspended
  *
- * A client that goes away in between is noticed after the wake; so the request lives until then.  MHD takes the end of what a client sends for its
- * going away, when it has resumed the connection; one that has only closed its half, and listens still, is answered without a sleep. */
+ * A client that goes away in between is noticed after the wake; so the request lives until then.  MHD does with a resumed connection what it had last
+ * made up its mind to do.  Suspended by the handler's first call that is to read, and a client that has closed its half meanwhile, and listens still, would
+ * be taken for one that has gone.  So MHD is let go round once: a request that is whole and has no answer yet makes it call again, and read no more. */
 #include "base/check.h"
 #include "net/http.h"
-#include <poll.h>
 
 void http_later(struct http_request *r, const struct http_later_ops *ops, void *state)
 {
@@ -36,21 +36,17 @@ static void stay(struct http_request *r)
 	pthread_mutex_unlock(&s->laters_lock);
 }
 
-/* The client will send no more, but has not hung up.  (A TCP client that has looks the same, and holds its thread until the wake.) */
-static bool has_said_all(const struct http_request *r)
-{
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct pollfd client = { .fd = info ? info->connect_fd : -1, .events = POLLRDHUP };
-	return poll(&client, 1, 0) == 1 && client.revents == POLLRDHUP;
-}
-
-bool later_sleeps(struct http_request *r)
+bool later_waits(struct http_request *r)
 {
 	int asked = LATER_ASKED;
-	if (r->later_stays || (atomic_load(&r->later_phase) != LATER_WOKEN && has_said_all(r)))
+	if (r->later_stays)
 		stay(r);
 	if (atomic_load(&r->later_phase) == LATER_WOKEN)
 		return false;
+	if (!r->later_turned) {
+		r->later_turned = true;
+		return true;
+	}
 	MHD_suspend_connection(r->connection);
 	if (!atomic_compare_exchange_strong(&r->later_phase, &asked, LATER_SLEEPS))
 		MHD_resume_connection(r->connection); /* woken in this very moment */

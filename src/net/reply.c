@@ -172,11 +172,16 @@ static void reply_text(struct http_request *r, int status, const char *content_t
 	reply_bytes(r, status, content_type, taken, strlen(taken));
 }
 
+void http_reply_json(struct http_request *r, int status, char *text_taken)
+{
+	reply_text(r, status, "application/json", text_taken);
+}
+
 void http_reply_js(struct http_request *r, int status, struct js *taken)
 {
 	char *text = js_dump(taken);
 	js_free(taken);
-	reply_text(r, status, "application/json", text);
+	http_reply_json(r, status, text);
 }
 
 void http_reply_outcome(struct http_request *r, enum err_code rc, int status, struct js *taken, const struct error *e)

@@ -239,10 +239,9 @@ void request_whole(struct http_request *r)
 		refusal_answer(r);
 		return;
 	}
-	bool woken = r->later_due; /* MHD calls again when it has resumed the connection */
-	if (!woken)
+	if (!r->later_due) /* else MHD calls again */
 		r->route->handle(r, r->server->cfg.ctx);
-	if (!woken && r->later_due && later_sleeps(r))
+	if (r->later_due && later_waits(r))
 		return;
 	if (r->later_due)
 		later_answer(r);

@@ -105,6 +105,7 @@ void http_deny_status(struct http_request *r, int status);		/* from authorize: 4
 void http_reply_header(struct http_request *r, const char *name, const char *value);
 void http_reply(struct http_request *r, int status, const char *content_type, const void *data, size_t len); /* copies */
 void http_reply_js(struct http_request *r, int status, struct js *taken);
+void http_reply_json(struct http_request *r, int status, char *text_taken);
 /* The document when `rc` is ERR_OK, else the error. */
 void http_reply_outcome(struct http_request *r, enum err_code rc, int status, struct js *taken, const struct error *e);
 void http_reply_error(struct http_request *r, const struct error *e);	/* status from the error's code */

@@ -1,6 +1,7 @@
 /* The HTTP client against our own server, over a unix socket and over TCP. */
 #include "net/client.h"
 #include "net_site.h"
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -362,6 +363,36 @@ static void a_url_and_a_token_work_over_tcp(void **state)
 	client_close(c);
 }
 
+#define FULL 8 /* connections: more than a queue of length 0 holds */
+
+/* As behind a name server that does not answer: there is no connection, and that is told by its own limit, not by the whole call's. */
+static void who_takes_no_connection_is_unreachable_and_not_late(void **state)
+{
+	(void)state;
+	struct error e = ERROR_INIT;
+	struct client *c = NULL;
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(at);
+	int fds[FULL];
+	AUTO_CLOSE int busy = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(busy, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(busy, 0), 0);
+	assert_int_equal(getsockname(busy, (struct sockaddr *)&at, &n), 0);
+	for (int i = 0; i < FULL; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		(void)!connect(fds[i], (struct sockaddr *)&at, sizeof(at));
+	}
+	AUTO_FREE char *url = mem_printf("http://127.0.0.1:%d/", ntohs(at.sin_port));
+	struct client_config to = { .url = url, .connect_timeout_ms = 100, .timeout_ms = WAIT_MS };
+	assert_int_equal(client_open(&to, &c, &e), ERR_OK);
+	assert_int_equal(client_call(c, "GET", "/echo", NULL, NULL, NULL, &e), ERR_UNREACHABLE);
+	assert_non_null(strstr(e.text, "cannot reach"));
+	assert_non_null(strstr(e.hint, "is the name right?"));
+	client_close(c);
+	for (int i = 0; i < FULL; i++)
+		close(fds[i]);
+}
+
 #define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -381,6 +412,7 @@ int main(void)
 		WITH_SERVER(an_error_instead_of_lines_is_an_error),
 		WITH_SERVER(lines_that_are_cut_by_the_server_are_an_error),
 		WITH_SERVER(a_url_and_a_token_work_over_tcp),
+		cmocka_unit_test(who_takes_no_connection_is_unreachable_and_not_late),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

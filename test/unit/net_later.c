@@ -251,6 +251,27 @@ static void a_client_that_closed_its_half_hears_its_answer(void **state)
 	assert_true(hear(fd, &in, "woken"));
 }
 
+static void clients_that_close_their_half_while_their_answers_wait_hear_them(void **state)
+{
+	struct fixture *f = *state;
+	int fds[CLIENTS];
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(&f->site);
+		say(fds[i], "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+	}
+	await(f, &f->asked, CLIENTS);
+	expect(&f->site, "GET /plain HTTP/1.1\r\n" HEAD_END, 200, "plain");
+	for (int i = 0; i < CLIENTS; i++)
+		assert_int_equal(shutdown(fds[i], SHUT_WR), 0);
+	wake_by_itself(f);
+	for (int i = 0; i < CLIENTS; i++) {
+		AUTO_STRBUF struct strbuf in = STRBUF_INIT;
+		assert_true(hear(fds[i], &in, "woken"));
+		close(fds[i]);
+	}
+	await(f, &f->freed, CLIENTS);
+}
+
 static void *stop_server(void *arg)
 {
 	struct fixture *f = arg;
@@ -295,6 +316,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(wakes_at_any_moment_answer_everybody_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_hung_up_leaves_nothing_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_closed_its_half_hears_its_answer, setup, teardown),
+		cmocka_unit_test_setup_teardown(clients_that_close_their_half_while_their_answers_wait_hear_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_server_that_stops_waits_for_the_wakes_and_frees_all, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,9 @@
  * synced, looked at, or too much.  A commit of ten pages is one call instead of twenty, and nothing else changes: the order of the bytes is the
  * same, and with synchronous=FULL a commit ends with a sync, before anybody is told where its frames are.
  *
+ * A log that grows by each commit makes each sync wait for the file system's journal too, for the new size and its blocks: twice the time.  So it
+ * grows by more at a time, by zeros, which SQLite takes for the end of what was written (their salts are not the log's).
+ *
  * Everything that is not the log goes to SQLite's own files untouched. */
 #include "base/check.h"
 #include "base/mem.h"
@@ -12,14 +15,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GATHER_BYTES_MAX (128 << 10)
+#define GATHER_BYTES_MAX 0x1ffff /* more than that SQLite's files do not take at once, and do not say so */
+#define GROW_BYTES (512 << 10)   /* at once */
+#define ZERO_BYTES (64 << 10)
 #define VFS_NAME "signalbox"
 
 struct wal_file {
 	sqlite3_file base; /* what SQLite sees */
 	char *data;	   /* gathered, not yet written */
 	int n;
-	sqlite3_int64 at; /* where it begins in the file */
+	sqlite3_int64 at;   /* where it begins in the file */
+	sqlite3_int64 room; /* so far we know that the file has bytes */
 	sqlite3_file *own; /* the real one, behind this struct */
 };
 
@@ -67,13 +73,29 @@ static int wal_truncate(sqlite3_file *f, sqlite3_int64 size)
 {
 	struct wal_file *w = wal_of(f);
 	int rc = flush(w);
+	w->room = 0; /* until we have looked */
 	return rc != SQLITE_OK ? rc : w->own->pMethods->xTruncate(w->own, size);
+}
+
+/* Behind a commit that ends there, while nobody else may write, and behind the last byte.  Best effort: on a full disk the log grows by its commits. */
+static void grow(struct wal_file *w, sqlite3_int64 end)
+{
+	static const char zeros[ZERO_BYTES];
+	sqlite3_int64 size = 0;
+	if (end < w->room || w->own->pMethods->xFileSize(w->own, &size) != SQLITE_OK)
+		return;
+	w->room = end + GROW_BYTES;
+	for (int rc = SQLITE_OK; rc == SQLITE_OK && size < w->room; size += ZERO_BYTES)
+		rc = w->own->pMethods->xWrite(w->own, zeros, ZERO_BYTES, size);
 }
 
 static int wal_sync(sqlite3_file *f, int flags)
 {
 	struct wal_file *w = wal_of(f);
+	sqlite3_int64 end = w->n ? w->at + w->n : 0; /* else it is not a commit's */
 	int rc = flush(w);
+	if (rc == SQLITE_OK && end)
+		grow(w, end);
 	return rc != SQLITE_OK ? rc : w->own->pMethods->xSync(w->own, flags);
 }
 

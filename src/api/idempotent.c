@@ -42,21 +42,24 @@ bool api_once_begin(struct http_request *r, struct api *a, struct once *o)
 	return false;
 }
 
-void api_once_answer(struct http_request *r, struct once *o, enum err_code rc, struct js *body_taken, const struct error *e)
+void api_once_answer_text(struct http_request *r, struct once *o, enum err_code rc, char *json_taken, const struct error *e)
 {
 	if (rc && idem_lost_race(o->idem)) {
 		repeat_answer(r, o->idem);
 	} else if (rc) {
 		http_reply_error(r, e);
-	} else if (!o->idem) {
-		http_reply_js(r, o->status, body_taken);
 	} else {
-		AUTO_FREE char *text = js_dump(body_taken);
-		js_free(body_taken);
-		idem_keep(o->idem, text);
-		http_reply(r, o->status, "application/json", text, strlen(text));
+		if (o->idem)
+			idem_keep(o->idem, json_taken);
+		http_reply_json(r, o->status, json_taken);
 	}
 	api_once_release(o);
+}
+
+void api_once_answer(struct http_request *r, struct once *o, enum err_code rc, struct js *body_taken, const struct error *e)
+{
+	api_once_answer_text(r, o, rc, rc ? NULL : js_dump(body_taken), e);
+	js_free(body_taken);
 }
 
 void api_once_release(struct once *o)

@@ -20,4 +20,5 @@ struct once {
 
 bool api_once_begin(struct http_request *r, struct api *a, struct once *o);
 void api_once_answer(struct http_request *r, struct once *o, enum err_code rc, struct js *body_taken, const struct error *e);
+void api_once_answer_text(struct http_request *r, struct once *o, enum err_code rc, char *json_taken, const struct error *e);
 void api_once_release(struct once *o); /* of a request that was never answered; else nothing is left to do */

@@ -223,7 +223,7 @@ static void post_form(struct http_request *r, struct api *a, struct receive *v)
 {
 	struct error e = ERROR_INIT;
 	AUTO_JS struct js *body = read_task(v, &e), *upload = NULL;
-	struct js *task = NULL;
+	char *task = NULL;
 	struct once once = { .status = 201, .makes_task = true, .body = strbuf_str(&v->task), .body_len = v->task.len };
 	if (!body) {
 		http_reply_error(r, &e);
@@ -240,7 +240,7 @@ static void post_form(struct http_request *r, struct api *a, struct receive *v)
 		if (rc && upload_delete(a->core, api_caller(r), id, NULL) != ERR_OK)
 			error_hint(&e, "upload %s is kept", id);
 	}
-	api_once_answer(r, &once, rc, task, &e);
+	api_once_answer_text(r, &once, rc, task, &e);
 }
 
 bool api_post_form(struct http_request *r, struct api *a)

@@ -211,17 +211,18 @@ static void id_count_up(void)
 
 static void id_next(unsigned char ret[ID_BYTES])
 {
-	unsigned char fresh[ID_BYTES];
+	unsigned char now[ID_TIME_BYTES];
 	int64_t ms = clock_wall_ms();
 
 	for (int i = 0; i < ID_TIME_BYTES; i++)
-		fresh[i] = (unsigned char)(ms >> (8 * (ID_TIME_BYTES - 1 - i)));
-	clock_random(fresh + ID_TIME_BYTES, ID_BYTES - ID_TIME_BYTES);
+		now[i] = (unsigned char)(ms >> (8 * (ID_TIME_BYTES - 1 - i)));
 	pthread_mutex_lock(&id_lock);
-	if (memcmp(fresh, id_last, ID_TIME_BYTES) > 0)
-		memcpy(id_last, fresh, ID_BYTES);
-	else
+	if (memcmp(now, id_last, ID_TIME_BYTES) > 0) {
+		memcpy(id_last, now, ID_TIME_BYTES);
+		clock_random(id_last + ID_TIME_BYTES, ID_BYTES - ID_TIME_BYTES);
+	} else {
 		id_count_up();
+	}
 	memcpy(ret, id_last, ID_BYTES);
 	pthread_mutex_unlock(&id_lock);
 }

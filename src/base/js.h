@@ -49,6 +49,7 @@ bool js_flag(const struct js *o, const char *key, bool def);
 const char *js_text(const struct js *v); /* NULL when not a string */
 size_t js_text_len(const struct js *v);
 int64_t js_num(const struct js *v, int64_t def);
+double js_real_num(const struct js *v); /* 0 when not a real */
 bool js_true(const struct js *v);
 
 void js_set(struct js *o, const char *key, struct js *taken);
@@ -72,6 +73,16 @@ void js_next(struct js_iter *it);
 char *js_dump(const struct js *v); /* the caller frees */
 void js_dump_to(const struct js *v, struct strbuf *out);
 char *js_pretty(const struct js *v);
+
+/* An object, member by member: into a tree (.tree), or at once as text (.text) when it is only to be written.  Keys are plain and come once each; NULL values
+ * are null, and none is taken.  A member that is an object is ended before its owner goes on. */
+struct js_put { struct js *tree; struct strbuf *text; bool begun; };
+void js_put(struct js_put *p, const char *key, const struct js *v);
+void js_put_map(struct js_put *p, const char *key, const struct js *v); /* NULL: {} */
+void js_put_str(struct js_put *p, const char *key, const char *s);
+void js_put_int(struct js_put *p, const char *key, int64_t v);
+struct js_put js_put_object(struct js_put *p, const char *key);
+void js_put_end(struct js_put *p);
 
 /* Refuse members that are not in the NULL-ended list: "limits.memroy: unknown member, expected one of ...". */
 MUST_USE enum err_code js_check_members(const struct js *o, const char *where, const char *const *allowed, struct error *e);

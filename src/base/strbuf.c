@@ -19,18 +19,20 @@ static size_t room(const struct strbuf *b)
 	return b->over || b->len >= max ? 0 : max - b->len;
 }
 
-static void grow(struct strbuf *b, size_t n)
+static void grow_to(struct strbuf *b, size_t need)
 {
-	size_t need = b->len + n + 1;
-
-	if (need <= b->cap)
-		return;
 	size_t cap = b->cap < 32 ? 64 : b->cap * 2;
 	if (cap > ceiling(b) + 1)
 		cap = ceiling(b) + 1;
 	b->cap = cap < need ? need : cap;
 	b->data = mem_grow(b->data, b->cap);
 	b->data[b->len] = 0;
+}
+
+static inline void grow(struct strbuf *b, size_t n)
+{
+	if (b->len + n + 1 > b->cap)
+		grow_to(b, b->len + n + 1);
 }
 
 void strbuf_release(struct strbuf *b)

@@ -42,13 +42,14 @@ struct js *core_checks(struct core *c);	/* for /readyz and doctor: [{name, ok, t
 bool core_ready(struct core *c);
 void core_metrics(struct core *c, struct strbuf *out);
 
-MUST_USE enum err_code core_submit(struct core *c, struct caller by, const struct js *body, struct js **ret_task, struct error *e);
+/* *ret_task: the task as JSON text; the caller frees. */
+MUST_USE enum err_code core_submit(struct core *c, struct caller by, const struct js *body, char **ret_task, struct error *e);
 /* The same in steps, so that no thread waits for the commit: begin checks everything and fixes the source; commit calls `then(arg)` once, from
  * whichever thread writes or before it returns, when the task is on disk or was refused; end says which. */
 struct submission;
 MUST_USE enum err_code core_submit_begin(struct core *c, struct caller by, const struct js *body, struct submission **ret, struct error *e);
 void core_submit_commit(struct submission *s, void (*then)(void *arg), void *arg);
-MUST_USE enum err_code core_submit_end(struct submission *s, struct js **ret_task, struct error *e);
+MUST_USE enum err_code core_submit_end(struct submission *s, char **ret_task, struct error *e);
 void core_submission_free(struct submission *s); /* not between commit and `then`; NULL is fine */
 MUST_USE enum err_code core_task(struct core *c, struct caller by, const char *ref, const char *repo, struct js **ret, struct error *e);
 /* The same as JSON text, cheap for those who ask again and again; the caller frees. */

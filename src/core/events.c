@@ -70,11 +70,16 @@ enum err_code core_events(struct core *c, struct caller by, const char *task_id,
 }
 
 /* The type stands before the data, so the first member of that name is the event's own. */
-bool core_line_is(const char *line, const char *type)
+static const char *line_type(const char *line)
 {
 	static const char member[] = "\"type\":\"";
 	const char *at = strstr(line, member);
-	return at && strncmp(at + sizeof(member) - 1, type, strlen(type)) == 0;
+	return at ? at + sizeof(member) - 1 : "";
+}
+
+bool core_line_is(const char *line, const char *type)
+{
+	return strncmp(line_type(line), type, strlen(type)) == 0;
 }
 
 struct generation {
@@ -138,8 +143,11 @@ void core_publish(struct core *c, const struct outbox *out)
 {
 	for (size_t i = 0; i < out->count; i++) {
 		const struct outbox_line *l = &out->lines[i];
+		const char *type = line_type(l->line);
+		if (str_starts(type, "gate."))
+			gates_count(c, type + strlen("gate."));
 		/* Before anybody hears of it: who hears of an end asks whether it is on record. */
-		if (core_line_is(l->line, "task.done\""))
+		if (str_starts(type, "task.done\""))
 			taskdir_dirty_ended(c, l->task);
 		else if (i + 1 == out->count || strcmp(l->task, l[1].task) != 0)
 			taskdir_dirty(c, l->task);

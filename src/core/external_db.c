@@ -26,16 +26,6 @@ static struct js *make_spec(const struct external_birth *b)
 	return spec;
 }
 
-static struct js *created_data(const struct task_row *t)
-{
-	struct js *data = js_object();
-	js_set(data, "name", js_string(t->name));
-	js_set(data, "source", js_ref(js_get(t->spec, "source")));
-	js_set_str(data, "agent", "external");
-	js_set_int(data, "priority", 0);
-	return data;
-}
-
 static struct js *phase_data(enum phase from, enum phase to)
 {
 	struct js *data = js_object();
@@ -48,7 +38,7 @@ static struct js *phase_data(enum phase from, enum phase to)
 static enum err_code insert_row(struct db_conn *c, const struct task_row *row, struct outbox *out, struct error *e)
 {
 	struct task_birth birth;
-	task_birth_make(&birth, row, created_data(row));
+	task_birth_make(&birth, row);
 	enum err_code rc = task_insert(c, &birth, e);
 	if (!rc)
 		outbox_add_birth(out, &birth);

@@ -166,7 +166,7 @@ bool idem_lost_race(const struct idem *i)
 struct born {
 	struct core *core;
 	const char *id;
-	struct js *out;
+	char *out;
 };
 
 /* The task as it was answered when it was made. */
@@ -187,7 +187,7 @@ static enum err_code born_op(struct db_conn *c, void *arg, struct error *e)
 	t.phase = PHASE_QUEUED;
 	t.started_at = t.completed_at = t.beat_at = t.run_n = 0;
 	t.last_seq = 1;
-	b->out = task_to_js(&t, dir);
+	b->out = task_to_text(&t, dir);
 	return ERR_OK;
 }
 
@@ -196,8 +196,7 @@ static enum err_code reply_born(struct idem *i, char **ret, struct error *e)
 	struct born b = { .core = i->core, .id = i->made };
 	enum err_code rc = db_read(i->core->db, born_op, &b, e);
 	if (!rc)
-		*ret = js_dump(b.out);
-	js_free(b.out);
+		*ret = b.out;
 	return rc;
 }
 

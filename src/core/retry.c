@@ -2,6 +2,7 @@
 #include "core/retry.h"
 #include "base/cleanup.h"
 #include "base/str.h"
+#include <pthread.h>
 #include <string.h>
 
 #define PAUSE_MAX_MS ((int64_t)24 * 3600 * 1000)
@@ -48,8 +49,23 @@ static enum err_code parse_policy(const struct js *given, struct js *policy, str
 	return rc;
 }
 
+static struct js *usual;
+
+static void make_usual(void)
+{
+	usual = js_object();
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+		js_set_int(usual, members[i].name, members[i].def);
+}
+
 enum err_code retry_parse(const struct js *body, struct js **ret_policy, struct error *e)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	if (!js_get(body, "retry") && !js_get(body, "retries")) {
+		pthread_once(&once, make_usual);
+		*ret_policy = js_ref(usual);
+		return ERR_OK;
+	}
 	AUTO_JS struct js *policy = js_object();
 	int64_t count = -1;
 	enum err_code rc = parse_policy(js_get(body, "retry"), policy, e);

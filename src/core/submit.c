@@ -10,6 +10,7 @@
 #include "core/inside.h"
 #include "core/proof.h"
 #include "core/retry.h"
+#include "core/share.h"
 #include "core/uploads.h"
 #include "core/task_check.h"
 #include "source/source.h"
@@ -68,7 +69,8 @@ static enum err_code resolve_agent(struct core *c, const char *project, const st
 	name = name ? name : "codex";
 	const struct js *configured = conf_agent(c->config, project, name);
 	const char *adapter = js_str_or(configured, "adapter", name);
-	AUTO_JS struct js *agent = configured ? js_copy(configured) : js_object();
+	AUTO_JS struct js *agent = js_object(); /* its own members; what is in them is the configuration's */
+	js_merge(agent, configured);
 	if (!agent_backend_find(adapter)) {
 		AUTO_STRBUF struct strbuf known = STRBUF_INIT;
 		agent_backend_names(&known);
@@ -81,14 +83,16 @@ static enum err_code resolve_agent(struct core *c, const char *project, const st
 	model = model ? model : conf_default_model(c->config);
 	js_del(agent, "projects");
 	js_set_str(agent, "adapter", adapter);
-	AUTO_FREE char *chosen = mem_strdup(model); /* it may be the very text that is replaced */
-	js_set_str(agent, "model", chosen);
+	AUTO_JS struct js *chosen = model ? js_string(model) : NULL; /* the text may be the very one that is replaced */
+	if (chosen)
+		js_set(agent, "model", js_ref(chosen));
 	js_set_str(agent, "mode", mode ? mode : "code");
 	rc = agent_check(agent, conf_codex_path(c->config), e); /* fills in the program's path */
 	if (rc)
 		return rc;
 	js_set_str(spec, "agent_name", name);
-	js_set_str(spec, "model", chosen);
+	if (chosen)
+		js_set(spec, "model", js_ref(chosen));
 	js_set(spec, "agent", js_ref(agent));
 	return ERR_OK;
 }
@@ -284,7 +288,7 @@ static enum err_code run_unpack(struct core *c, struct caller by, struct js *sou
 }
 
 /* The snapshot of nothing is always the same: made once while we live, by the first who needs it; the others wait for him. NULL: make it, and
- * call empty_snapshot_done.  A copy is the caller's. */
+ * call empty_snapshot_done.  Nobody changes it. */
 static struct js *empty_snapshot(struct core *c)
 {
 	struct timespec until;
@@ -294,10 +298,10 @@ static struct js *empty_snapshot(struct core *c)
 	while (!c->empty_snapshot && c->empty_making)
 		if (pthread_cond_timedwait(&c->empty_made, &c->sched_lock, &until))
 			break;
-	struct js *copy = c->empty_snapshot ? js_copy(c->empty_snapshot) : NULL;
-	c->empty_making = c->empty_making || !copy;
+	struct js *made = js_ref(c->empty_snapshot);
+	c->empty_making = c->empty_making || !made;
 	pthread_mutex_unlock(&c->sched_lock);
-	return copy;
+	return made;
 }
 
 /* made NULL: it failed, and the next one tries. */
@@ -305,7 +309,7 @@ static void empty_snapshot_done(struct core *c, const struct js *made)
 {
 	pthread_mutex_lock(&c->sched_lock);
 	if (made && !c->empty_snapshot)
-		c->empty_snapshot = js_copy(made);
+		c->empty_snapshot = js_ref(made);
 	c->empty_making = false;
 	pthread_cond_broadcast(&c->empty_made);
 	pthread_mutex_unlock(&c->sched_lock);
@@ -399,19 +403,11 @@ static enum err_code submit_op(struct db_conn *conn, void *arg, struct error *e)
 	return task_insert(conn, &s->birth, e);
 }
 
-static struct js *created_data(const struct task_row *t)
-{
-	struct js *data = js_object();
-	js_set(data, "name", js_string(t->name));
-	js_set(data, "source", js_ref(js_get(t->spec, "source")));
-	js_set_str(data, "agent", js_str(t->spec, "agent_name"));
-	js_set_int(data, "priority", t->priority);
-	return data;
-}
-
 static enum err_code resolve(struct core *c, struct caller by, const struct js *body, struct submission *s, struct error *e)
 {
 	enum err_code rc = check_queue(c, e);
+	if (!rc)
+		rc = share_take_queued(c, by.project, e);
 	if (!rc)
 		rc = js_check_members(body, "", members, e);
 	if (!rc)
@@ -454,7 +450,7 @@ enum err_code core_submit_begin(struct core *c, struct caller by, const struct j
 		core_submission_free(s);
 		return rc;
 	}
-	task_birth_make(&s->birth, &s->row, created_data(&s->row));
+	task_birth_make(&s->birth, &s->row);
 	*ret = s;
 	return ERR_OK;
 }
@@ -493,14 +489,14 @@ void core_submit_commit(struct submission *s, void (*then)(void *arg), void *arg
 		written(s, &e);
 }
 
-enum err_code core_submit_end(struct submission *s, struct js **ret_task, struct error *e)
+enum err_code core_submit_end(struct submission *s, char **ret_task, struct error *e)
 {
 	if (s->failure) {
 		*e = *s->failure;
 		return e->code;
 	}
 	AUTO_FREE char *dir = core_task_dir(s->core, s->row.id);
-	*ret_task = task_to_js(&s->row, dir);
+	*ret_task = task_to_text(&s->row, dir);
 	return ERR_OK;
 }
 
@@ -514,7 +510,7 @@ void core_submission_free(struct submission *s)
 	free(s);
 }
 
-enum err_code core_submit(struct core *c, struct caller by, const struct js *body, struct js **ret_task, struct error *e)
+enum err_code core_submit(struct core *c, struct caller by, const struct js *body, char **ret_task, struct error *e)
 {
 	struct submission *s = NULL;
 	enum err_code rc = core_submit_begin(c, by, body, &s, e);

@@ -11,6 +11,8 @@
 
 #define AMBIGUOUS_LISTED 8
 #define ID_BEGINNING_MIN 4 /* characters that stand for an id */
+#define INTO_QUEUE "INTO queue(task,priority,repo,not_before,boot,expires_mono,expires_wall) VALUES(?1,?2,?3,?4,?5,?6,?7)"
+#define LINE_FIRST_BYTES ((size_t)767) /* most events fit */
 
 void outbox_release(struct outbox *o)
 {
@@ -227,10 +229,11 @@ enum err_code task_find(struct db_conn *c, const char *project, const char *ref,
 }
 
 /* The queue's times are monotonic and hold for this boot: after another one a pause is over, and the wall clock decides what is too old. */
-static enum err_code queue_insert(struct db_conn *c, const struct task_row *t, int64_t pause_ms, struct error *e)
+static enum err_code queue_insert(struct db_conn *c, const struct task_row *t, bool is_born, int64_t pause_ms, struct error *e)
 {
 	int64_t now = clock_mono_ms(), limit = js_i64(js_get(t->spec, "limits"), "queue_timeout", INT64_MAX / 4);
-	return db_exec(c, e, "INSERT OR REPLACE INTO queue(task,priority,repo,not_before,boot,expires_mono,expires_wall) VALUES(?1,?2,?3,?4,?5,?6,?7)", "sisisii",
+	/* Of a task that is born there is no row to replace; and FAIL as in task_insert. */
+	return db_exec(c, e, is_born ? "INSERT OR FAIL " INTO_QUEUE : "INSERT OR REPLACE " INTO_QUEUE, "sisisii",
 		t->id, t->priority, t->repo, now + pause_ms, clock_boot_id(), now + pause_ms + limit, clock_wall_ms() + pause_ms + limit);
 }
 
@@ -248,21 +251,53 @@ int64_t task_age_ms(const struct task_row *t)
 	return now - t->created_at - t->waited_ms - (waiting > 0 ? waiting : 0);
 }
 
-static char *event_line(const char *task, int64_t seq, const char *type, const char *worker, int64_t run_n, const char *actor, int64_t at,
-	struct js *data_taken)
+struct event {
+	const char *task, *type, *worker, *actor;
+	int64_t seq, run_n, at;
+};
+
+/* All but its data, which is put last. */
+static void put_event(struct js_put *p, const struct event *v)
 {
 	char when[RFC3339_SIZE];
-	clock_rfc3339(at, when);
-	AUTO_JS struct js *event = js_object();
-	js_set_int(event, "seq", seq);
-	js_set_str(event, "at", when);
-	js_set_str(event, "type", type);
-	js_set_str(event, "task", task);
-	js_set(event, "worker", js_string(worker));
-	js_set(event, "run", run_n ? js_int(run_n) : js_null());
-	js_set_str(event, "actor", actor);
-	js_set(event, "data", data_taken ? data_taken : js_object());
-	return js_dump(event);
+	clock_rfc3339(v->at, when);
+	js_put_int(p, "seq", v->seq);
+	js_put_str(p, "at", when);
+	js_put_str(p, "type", v->type);
+	js_put_str(p, "task", v->task);
+	js_put_str(p, "worker", v->worker);
+	if (v->run_n)
+		js_put_int(p, "run", v->run_n);
+	else
+		js_put(p, "run", NULL);
+	js_put_str(p, "actor", v->actor);
+}
+
+static char *event_line(const struct event *v, const struct js *data)
+{
+	struct strbuf line = STRBUF_LIMIT(SIZE_MAX / 2);
+	struct js_put p = { .text = &line };
+	strbuf_reserve(&line, LINE_FIRST_BYTES);
+	put_event(&p, v);
+	js_put_map(&p, "data", data);
+	js_put_end(&p);
+	return strbuf_detach(&line);
+}
+
+static char *birth_line(const struct task_row *t)
+{
+	struct strbuf line = STRBUF_LIMIT(SIZE_MAX / 2);
+	struct js_put p = { .text = &line };
+	strbuf_reserve(&line, LINE_FIRST_BYTES);
+	put_event(&p, &(struct event){ .task = t->id, .seq = 1, .type = "task.created", .actor = t->created_by, .at = t->created_at });
+	struct js_put data = js_put_object(&p, "data");
+	js_put_str(&data, "name", t->name);
+	js_put(&data, "source", js_get(t->spec, "source"));
+	js_put(&data, "agent", js_get(t->spec, "agent_name"));
+	js_put_int(&data, "priority", t->priority);
+	js_put_end(&data);
+	js_put_end(&p);
+	return strbuf_detach(&line);
 }
 
 enum err_code event_put(struct db_conn *c, const char *task, int64_t seq, int64_t at, const char *type, const char *line, int64_t *ret_n, struct error *e)
@@ -271,10 +306,9 @@ enum err_code event_put(struct db_conn *c, const char *task, int64_t seq, int64_
 	return rc ? rc : feed_add(c, task, seq, ret_n, e);
 }
 
-void task_birth_make(struct task_birth *b, const struct task_row *t, struct js *data_taken)
+void task_birth_make(struct task_birth *b, const struct task_row *t)
 {
-	*b = (struct task_birth){ .row = t, .spec = js_dump(t->spec), .labels = js_dump(t->labels),
-		.line = event_line(t->id, 1, "task.created", NULL, 0, t->created_by, t->created_at, data_taken) };
+	*b = (struct task_birth){ .row = t, .spec = js_dump(t->spec), .labels = js_dump(t->labels), .line = birth_line(t) };
 }
 
 void task_birth_release(struct task_birth *b)
@@ -299,7 +333,7 @@ enum err_code task_insert(struct db_conn *c, struct task_birth *b, struct error 
 	for (struct js_iter it = js_iter(t->labels); !rc && it.key; js_next(&it))
 		rc = db_exec(c, e, "INSERT INTO task_labels(key,value,task) VALUES(?1,?2,?3)", "sss", it.key, js_text(it.value), t->id);
 	if (!rc && t->phase == PHASE_QUEUED)
-		rc = queue_insert(c, t, 0, e);
+		rc = queue_insert(c, t, true, 0, e);
 	return rc ? rc : event_put(c, t->id, 1, t->created_at, "task.created", b->line, &b->n, e);
 }
 
@@ -351,7 +385,8 @@ enum err_code event_add(struct db_conn *c, const char *task, const char *type, c
 		js_free(data_taken);
 		return rc;
 	}
-	char *line = event_line(task, seq, type, worker, run_n, actor, at, data_taken);
+	char *line = event_line(&(struct event){ task, type, worker, actor, seq, run_n, at }, data_taken);
+	js_free(data_taken);
 	rc = event_put(c, task, seq, at, type, line, &n, e);
 	if (rc)
 		free(line);
@@ -399,7 +434,7 @@ static enum err_code set_phase(struct db_conn *c, const struct task_row *t, cons
 	if (!rc && (m->to == PHASE_WAITING_HUMAN || t->phase == PHASE_WAITING_HUMAN))
 		rc = count_waiting(c, t, m->to == PHASE_WAITING_HUMAN, e);
 	if (!rc && m->to == PHASE_QUEUED)
-		return queue_insert(c, t, m->pause_ms, e);
+		return queue_insert(c, t, false, m->pause_ms, e);
 	return rc ? rc : db_exec(c, e, "DELETE FROM queue WHERE task=?1", "s", t->id);
 }
 

@@ -63,7 +63,7 @@ struct task_birth {
 	char *spec, *labels, *line;
 	int64_t n; /* of its first event in the log of all tasks; set by task_insert */
 };
-void task_birth_make(struct task_birth *b, const struct task_row *t, struct js *data_taken);
+void task_birth_make(struct task_birth *b, const struct task_row *t);
 void task_birth_release(struct task_birth *b);
 MUST_USE enum err_code task_insert(struct db_conn *c, struct task_birth *b, struct error *e);
 void outbox_add_birth(struct outbox *o, const struct task_birth *b); /* its first line, for those who publish an outbox */
@@ -89,4 +89,5 @@ int64_t task_age_ms(const struct task_row *t);
 
 /* What the API shows. */
 struct js *task_to_js(const struct task_row *t, const char *directory);
+char *task_to_text(const struct task_row *t, const char *directory); /* the same, when it is only written; the caller frees */
 struct js *run_to_js(const struct run_row *r);

@@ -215,6 +215,15 @@ static enum err_code write_yaml(const struct view *v, const char *dir, struct er
 	return file_replace(path, text.data, text.len, 0644, FILE_NOSYNC, e);
 }
 
+/* Whoever stands in the directory learns here how to reply, with an editor alone. */
+static void add_open_gates(const struct gate_list *open, struct strbuf *b)
+{
+	strbuf_adds(b, open->n ? "\n\n## Waits for you\n" : "");
+	for (size_t i = 0; i < open->n; i++)
+		strbuf_addf(b, "\n- %s (%s): copy the form at the end of `gates/%s.yaml` into `inbox/%s.yaml`, or `signalbox gates %s`",
+			js_str_or(open->rows[i].data, "title", "a question"), open->rows[i].kind, open->rows[i].id, open->rows[i].id, open->rows[i].id);
+}
+
 static enum err_code write_readme(const struct view *v, const char *dir, struct error *e)
 {
 	const struct task_row *t = &v->task;
@@ -225,6 +234,7 @@ static enum err_code write_readme(const struct view *v, const char *dir, struct 
 		strbuf_addf(&b, " (%s)", t->reason);
 	if (t->error)
 		strbuf_addf(&b, "\n\n> %s", t->error);
+	add_open_gates(&v->gates, &b);
 	strbuf_adds(&b, "\n\n## Request\n\n");
 	strbuf_adds(&b, js_str_or(t->spec, "prompt", ""));
 	if (js_str(t->result, "summary"))
@@ -234,6 +244,7 @@ static enum err_code write_readme(const struct view *v, const char *dir, struct 
 		"- `artifacts/diff.patch`: the changes; `git apply` takes it. `agents/main/runs/N/diff.patch`: those of run N alone.\n"
 		"- `agents/main/artifacts/`: final.json, llm_response.txt, prompt.txt, exchanges.jsonl.\n"
 		"- `agents/main/runtime/`: the agent's own lines (events.jsonl), stderr.log.\n"
+		"- `gates/`: what was asked, and `<gate>.decision` what was decided. `inbox/`: put `<gate>.yaml` there to decide, `message.md` to say something.\n"
 		"- `agents/main/state.json`: the heartbeat. `agents/main/runs/N/setup.log`: the setup.\n"
 		"- `shared/human-notes.md`: write here what the next run of the agent shall know.\n");
 	return file_replace(path, b.data, b.len, 0644, FILE_NOSYNC, e);

@@ -303,6 +303,37 @@ static void a_file_is_loaded_and_its_name_is_in_the_error(void **state)
 	assert_int_equal(file_remove_tree(dir, &e), ERR_OK);
 }
 
+static void put_all(struct js_put *p, const struct js *list)
+{
+	js_put_str(p, "text", "say \"hi\"\n");
+	js_put_str(p, "nothing", NULL);
+	js_put_str(p, "broken", "a\xff" "b");
+	js_put_str(p, "odd", "\xe2\x80\xae\xc2\x9b\xc3\xa9");
+	js_put_int(p, "least", INT64_MIN);
+	js_put(p, "list", list);
+	js_put(p, "none", NULL);
+	struct js_put inner = js_put_object(p, "inner");
+	js_put_int(&inner, "n", 1);
+	struct js_put empty = js_put_object(&inner, "empty");
+	js_put_end(&empty);
+	js_put_end(&inner);
+	js_put_map(p, "map", NULL);
+	js_put_end(p);
+}
+
+static void a_document_is_the_same_as_a_tree_and_as_text(void **state)
+{
+	(void)state;
+	AUTO_JS struct js *list = parse("[1,{\"a\":null}]"), *tree = js_object();
+	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+	put_all(&(struct js_put){ .tree = tree }, list);
+	put_all(&(struct js_put){ .text = &text }, list);
+	AUTO_FREE char *dumped = js_dump(tree);
+	assert_string_equal(strbuf_str(&text), dumped);
+	assert_string_equal(dumped, "{\"text\":\"say \\\"hi\\\"\\n\",\"nothing\":null,\"broken\":\"a\xef\xbf\xbd" "b\",\"odd\":\"\\u202e\\u009b\xc3\xa9\","
+		"\"least\":-9223372036854775808,\"list\":[1,{\"a\":null}],\"none\":null,\"inner\":{\"n\":1,\"empty\":{}},\"map\":{}}");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -323,6 +354,7 @@ int main(void)
 		cmocka_unit_test(an_unknown_member_is_named_with_its_path),
 		cmocka_unit_test(typed_members_are_checked_and_absent_ones_leave_the_value),
 		cmocka_unit_test(a_file_is_loaded_and_its_name_is_in_the_error),
+		cmocka_unit_test(a_document_is_the_same_as_a_tree_and_as_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

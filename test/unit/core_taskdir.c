@@ -39,7 +39,7 @@ static enum err_code born_op(struct db_conn *conn, void *arg, struct error *e)
 	row.spec = spec;
 	row.labels = labels;
 	memcpy(row.id, s->id, ID_SIZE);
-	task_birth_make(&birth, &row, js_object());
+	task_birth_make(&birth, &row);
 	enum err_code rc = task_insert(conn, &birth, e);
 	if (!rc)
 		rc = db_exec(conn, e, "INSERT INTO runs(id,task,worker,n,turn,attempt,project,repo,phase,token_hash,created_at)"

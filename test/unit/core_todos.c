@@ -32,7 +32,7 @@ static enum err_code born_op(struct db_conn *conn, void *arg, struct error *e)
 	struct task_birth birth;
 	row.spec = row.labels = empty;
 	memcpy(row.id, s->id, ID_SIZE);
-	task_birth_make(&birth, &row, js_object());
+	task_birth_make(&birth, &row);
 	enum err_code rc = task_insert(conn, &birth, e);
 	task_birth_release(&birth);
 	return rc;

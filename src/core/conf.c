@@ -19,6 +19,7 @@ enum unit { UNIT_COUNT, UNIT_BYTES, UNIT_MS };
 #define MIB ((int64_t)1 << 20)
 #define SECOND ((int64_t)1000)
 #define HOUR (3600 * SECOND)
+#define PROJECT_QUEUED_DEFAULT 10000 /* of a project that is limited in `running`: each claim passes over all that it has waiting */
 #define CACHE_BYTES_DEFAULT (20480 * MIB)
 
 static const struct limit {
@@ -170,6 +171,21 @@ static enum err_code check_projects(const struct conf *c, const char *section, s
 	return ERR_OK;
 }
 
+static enum err_code check_shares(const struct conf *c, struct error *e)
+{
+	static const char *const members[] = { "running", "queued", "uploads", NULL };
+	enum err_code rc = check_section(c->root, "projects", members, e);
+	for (struct js_iter it = js_iter(js_get(c->root, "projects")); !rc && it.key; js_next(&it)) {
+		AUTO_FREE char *where = mem_printf("projects.%s", it.key);
+		int64_t n = 0;
+		if (project_check(it.key, e))
+			return error_wrap(e, "projects");
+		for (const char *const *m = members; !rc && *m; m++)
+			rc = js_want_i64(it.value, where, *m, 1, limit_find(*m)->max, &n, e);
+	}
+	return rc;
+}
+
 /* A rule that cannot be read must not wait for the first task to be found. */
 static enum err_code check_approvals(const struct conf *c, struct error *e)
 {
@@ -259,7 +275,7 @@ static enum err_code check_wires(const struct conf *c, struct error *e)
 
 static enum err_code check_all(struct conf *c, struct error *e)
 {
-	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "server", "source", "cache", "client", "run", NULL }; /* the last two are the command line's own */
+	static const char *const top[] = { "limits", "model", "agents", "environments", "sandbox", "codex", "server", "source", "cache", "projects", "client", "run", NULL }; /* the last two are the command line's own */
 	static const char *const model[] = { "default_provider", "default_model", "providers", NULL };
 	static const char *const provider[] = { "base_url", "key", "key_env", "key_file", "wire", NULL };
 	static const char *const agent[] = { "adapter", "command", "model", "env", "path", "config", "authenticate", "projects", NULL };
@@ -291,6 +307,8 @@ static enum err_code check_all(struct conf *c, struct error *e)
 	if (!rc)
 		rc = check_projects(c, "environments", e);
 	if (!rc)
+		rc = check_shares(c, e);
+	if (!rc)
 		rc = check_approvals(c, e);
 	if (!rc)
 		rc = check_layers(c, e);
@@ -301,6 +319,21 @@ static enum err_code check_all(struct conf *c, struct error *e)
 	if (!rc)
 		rc = check_cache(c, e);
 	return rc ? rc : check_limits(c, e);
+}
+
+int64_t conf_project_limit(const struct conf *c, const char *project, const char *name)
+{
+	const struct js *of = js_get(js_get(c->root, "projects"), project);
+	bool waits = js_get(of, "running") && str_eq(name, "queued");
+	return js_i64(of, name, waits ? PROJECT_QUEUED_DEFAULT : INT64_MAX);
+}
+
+bool conf_has_project_limit(const struct conf *c, const char *name)
+{
+	for (struct js_iter it = js_iter(js_get(c->root, "projects")); it.key; js_next(&it))
+		if (conf_project_limit(c, it.key, name) != INT64_MAX)
+			return true;
+	return false;
 }
 
 const char *const conf_task_limit_names[] = { "memory", "pids", "cpu_percent", "file_size", "tmp", "output", "patch", "timeout", "setup_timeout",

@@ -8,6 +8,7 @@
  *   codex:         path
  *   source:        schemes, allow_hosts, deny_hosts, private, user_keys, ssh_config (source/policy.h); submodules, lfs, depth (for tasks that do not say);
  *                  credentials: {git:HOST[/PATH] | ssh:HOST[/PATH]: {key | key_env | key_file, user, known_hosts | known_hosts_file}}
+ *   projects:      {name: {running, queued, uploads}}: what one project may have of these limits; unlimited unless set
  *   cache:         max_bytes */
 #pragma once
 #include "base/js.h"
@@ -22,6 +23,8 @@ void conf_free(struct conf *c);
 const char *conf_path(const struct conf *c);		    /* "" for built-in defaults */
 const struct js *conf_section(const struct conf *c, const char *name); /* as it stands in the file; NULL when it does not */
 int64_t conf_limit(const struct conf *c, const char *name);	    /* one of the limits; ms and bytes */
+int64_t conf_project_limit(const struct conf *c, const char *project, const char *name); /* running, queued, uploads; INT64_MAX: none is set */
+bool conf_has_project_limit(const struct conf *c, const char *name);
 extern const char *const conf_task_limit_names[];		    /* those that a task may set for itself; ends with NULL */
 const struct js *conf_task_limits(const struct conf *c);	    /* {name: value} of them; made once, since each submit needs it */
 const struct js *conf_providers(const struct conf *c);	    /* {name: {base_url, ...}}; never NULL */

@@ -13,6 +13,7 @@
 #include "core/shown.h"
 #include "core/migrations.h"
 #include "core/paths.h"
+#include "core/share.h"
 #include "core/uploads.h"
 #include <poll.h>
 #include <signal.h>
@@ -144,6 +145,7 @@ enum err_code core_open(const struct core_options *o, struct core **ret, struct 
 	pthread_cond_init(&c->empty_made, &attr);
 	pthread_condattr_destroy(&attr);
 	c->hub = hub_new();
+	shares_start(c);
 	c->shown = shown_new();
 	c->tokens = tokens_new();
 	cache_open(c);
@@ -216,6 +218,7 @@ void core_close(struct core *c)
 	gateway_ctl_stop(c);
 	db_close(c->db);
 	hub_free(c->hub);
+	shares_stop(c);
 	shown_free(c->shown);
 	conf_free(c->config);
 	for (size_t i = 0; i < c->old_config_count; i++)
@@ -372,6 +375,7 @@ void core_metrics(struct core *c, struct strbuf *out)
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help, rows[i].name, rows[i].type, rows[i].name, rows[i].v);
 	reconcile_metrics(c, out);
+	gates_metrics(c, out);
 	external_metrics(c, out);
 	uploads_metrics(c, out);
 	cache_metrics(c, out);

@@ -11,8 +11,10 @@
 #include "core/inside.h"
 #include "model/token.h"
 #include "net/client.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +30,8 @@
 #define RESTART_FIRST_MS 100
 #define RESTART_MAX_MS 30000
 #define CONFIG_FD 3
+#define MODEL_SOCKET "model.sock"
+#define CONTROL_SOCKET "gateway-control.sock"
 #define USERS_WAIT_MS 5000 /* for a gateway that ends this moment, and holds the lock until it has */
 #define USERS_LOOK_MS 10
 #define KEYS_MAX 32
@@ -54,7 +58,7 @@ char *gateway_ctl_dir(struct core *c)
 
 static char *control_path(struct core *c)
 {
-	return file_join(c->runtime, "gateway-control.sock");
+	return file_join(c->runtime, CONTROL_SOCKET);
 }
 
 static enum err_code load_key(struct core *c, struct error *e)
@@ -138,6 +142,29 @@ static char *users_path(struct core *c)
 	return file_join(c->runtime, "gateway-users.lock");
 }
 
+/* MODEL.PID, CONTROL.PID and CONTROL.PID.old are a gateway's while it takes the sockets over: when it was killed in the middle, they are nobody's. */
+static bool is_left_socket(int dir, const char *name, const char *socket)
+{
+	struct stat st;
+	size_t n = strlen(socket);
+	char *end = NULL;
+	if (!str_starts(name, socket) || name[n] != '.')
+		return false;
+	long pid = strtol(name + n + 1, &end, 10);
+	bool is_ours = pid > 0 && end != name + n + 1 && (!*end || str_eq(end, ".old"));
+	return is_ours && kill((pid_t)pid, 0) < 0 && errno == ESRCH && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode);
+}
+
+static void remove_left_sockets(const char *path, const char *socket)
+{
+	DIR *d = opendir(path);
+	for (struct dirent *entry; d && (entry = readdir(d));)
+		if (is_left_socket(dirfd(d), entry->d_name, socket))
+			(void)unlinkat(dirfd(d), entry->d_name, 0);
+	if (d)
+		closedir(d);
+}
+
 /* Taken before a gateway is looked for: one that is found goes on. */
 static enum err_code hold_users(struct core *c, struct error *e)
 {
@@ -167,7 +194,7 @@ static char *make_config(struct core *c)
 {
 	AUTO_JS struct js *o = js_object();
 	AUTO_FREE char *dir = gateway_ctl_dir(c);
-	AUTO_FREE char *socket = file_join(dir, "model.sock");
+	AUTO_FREE char *socket = file_join(dir, MODEL_SOCKET);
 	AUTO_FREE char *control = control_path(c);
 	AUTO_FREE char *records = file_join(c->data, "gateway/exchanges");
 	AUTO_FREE char *users = users_path(c);
@@ -312,6 +339,8 @@ enum err_code gateway_ctl_start(struct core *c, struct error *e)
 		rc = file_mkdirs(dir, 0755, e);
 	if (!rc)
 		rc = hold_users(c, e);
+	remove_left_sockets(dir, MODEL_SOCKET);
+	remove_left_sockets(c->runtime, CONTROL_SOCKET);
 	if (!rc) {
 		pthread_mutex_lock(&g->lock);
 		rc = ensure(c, e);

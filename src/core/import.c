@@ -17,6 +17,7 @@
 #include "core/gatefile.h"
 #include "core/inside.h"
 #include "core/talk.h"
+#include "core/task_check.h"
 #include "core/todos.h"
 #include <dirent.h>
 #include <stdio.h>
@@ -62,6 +63,23 @@ static struct js *task_spec(const struct js *run_spec)
 		if (js_get(run_spec, *m))
 			js_set(spec, *m, js_ref(js_get(run_spec, *m)));
 	return spec;
+}
+
+/* What may change of a task that is there: from task.yaml, and from what the log says after it. */
+static void take_changes(struct task_row *t, const struct js *said)
+{
+	const struct js *labels = js_get(said, "labels"), *name = js_get(said, "name");
+	int64_t priority = t->priority;
+	if (js_type(labels) == JS_OBJECT && !task_check_labels(labels, NULL)) {
+		js_free(t->labels);
+		t->labels = js_copy(labels);
+	}
+	if (name && (js_type(name) == JS_NULL || (js_text(name) && !task_check_name(js_text(name), NULL)))) {
+		free(t->name);
+		t->name = mem_strdup(js_text(name));
+	}
+	if (!js_want_i64(said, "", "priority", -PRIORITY_LIMIT, PRIORITY_LIMIT, &priority, NULL))
+		t->priority = priority;
 }
 
 /* ---- gates */
@@ -198,6 +216,8 @@ static enum err_code import_line(struct db_conn *conn, struct import *i, const s
 	}
 	if (str_starts(type, "todo."))
 		todos_apply(i->todos, js_str_or(event, "worker", "main"), type, data, at);
+	if (str_eq(type, "task.changed"))
+		take_changes(&i->task, data);
 	take_turn(i, event, type);
 	if (str_eq(type, "run.phase") || str_eq(type, "task.retried") || str_eq(type, "task.turn"))
 		i->task.phase = i->run_phase = PHASE_RUNNING;
@@ -309,6 +329,8 @@ static enum err_code load(struct import *i, const char *dir, struct error *e)
 	t->repo = mem_strdup(js_str_or(i->spec, "repo", "imported"));
 	t->session_id = mem_strdup(js_str_or(i->spec, "session_id", i->id));
 	t->labels = js_object();
+	AUTO_JS struct js *newest = yaml_load(yaml, NULL); /* a run's spec is older, and has no labels */
+	take_changes(t, newest);
 	i->todos = js_object();
 	t->phase = i->run_phase = PHASE_RUNNING;
 	i->turn = 1;

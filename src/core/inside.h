@@ -9,6 +9,8 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#define GATE_COUNTED 5 /* states that a settled gate can have */
+
 #define TOKEN_KEY_SIZE 32
 #define SCHED_TICK_MS 1000
 #define BEAT_INTERVAL_MS 10000
@@ -21,6 +23,7 @@ struct taskdirs;
 struct gateway_ctl;
 struct shown;
 struct reconcile;
+struct shares;
 struct externals;
 struct uploads;
 struct tokens;
@@ -71,12 +74,14 @@ struct core {
 	 * directories away: a run is started once, and a workspace is not removed under one.  Before the reaper's lock. */
 	pthread_mutex_t launching;
 
+	struct shares *shares;
 	atomic_ullong queued_about; /* rows of the queue: counted each tick, plus what was submitted since */
 	atomic_ullong idem_about; /* kept idempotency keys: counted now and then, plus what came since */
 	int64_t idem_next;	  /* the tick's own: when to sweep them again, monotonic ms */
 	atomic_int proofs_now; /* proofs of access that are being taken */
 	atomic_ullong cache_hits, cache_misses, cache_evictions, cache_evicted_bytes;
 	atomic_ullong pulse, submitted, started, ended, lost, ingested;
+	atomic_ullong gates_settled[GATE_COUNTED]; /* by state */
 };
 
 /* tasks.c: a task as the API shows it. How many go before it is counted, which takes its time in a long queue. */
@@ -135,6 +140,8 @@ void reaper_tick(struct core *c);		       /* a runner that has been silent for t
 MUST_USE enum err_code reaper_adopt_all(struct core *c, struct error *e); /* held runs that nobody watches; at start all of them */
 
 /* gate.c */
+void gates_count(struct core *c, const char *state); /* one was settled; `state` may go on */
+void gates_metrics(struct core *c, struct strbuf *out);
 void gates_tick(struct core *c); /* expired gates, inboxes, decisions that were linked and not committed */
 
 /* ingest.c */
@@ -164,6 +171,7 @@ struct js *usage_open_request(struct core *c, const char *run_id); /* {request_i
 MUST_USE enum err_code reconcile_start(struct core *c, struct error *e); /* one pass, then the thread */
 void reconcile_stop(struct core *c);
 void reconcile_workspace(struct core *c, const char *task); /* a task has ended without a runner (canceled while it waited): its workspace goes, if it can */
+void reconcile_records(struct core *c, char cursor[ID_SIZE]); /* the next few ended tasks' files; cursor "" : from the first */
 void reconcile_found(struct core *c, const char *kind, const char *subject, const char *action); /* for the record, metrics and alerts */
 void reconcile_metrics(struct core *c, struct strbuf *out);
 

@@ -40,6 +40,7 @@ struct reconcile {
 	struct saved *saved; /* of one pass; the thread's own */
 	int saved_count;
 	int64_t saved_bytes;
+	char record[ID_SIZE]; /* the last one whose files were looked at; the thread's own */
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t wake;
 	bool stop;
@@ -368,6 +369,7 @@ static void pass(struct core *c)
 	cgroup_list(c->uid, check_cgroup, c);
 	each_entry(c, "tasks", check_task_dir); /* first: an imported task's workspace is somebody's again */
 	check_saved_bytes(c);
+	reconcile_records(c, r->record);
 	each_entry(c, "work", check_work);
 	uploads_sweep(c);
 	check_mounts(c);

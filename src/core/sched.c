@@ -7,27 +7,29 @@
 #include "core/external.h"
 #include "core/feed.h"
 #include "core/inside.h"
+#include "core/share.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <time.h>
 
-#define LIVE_REPOS_MAX 4096
+#define LIVE_MAX 4096
 #define CLAIM_DISK_MIN_BYTES ((uint64_t)4 << 20)
 #define EXPIRE_MAX 64 /* in one tick; the next takes the rest */
 
 struct claim {
 	struct core *core;
-	char run_id[ID_SIZE + 32];
+	char run_id[ID_SIZE + 32], project[PROJECT_SIZE];
 	bool found, full;
 	struct run_token token;
 	int64_t next_ms; /* monotonic: when the next pause is over; 0: nobody pauses */
 	struct outbox out;
 };
 
+/* How many places are taken, by repository or by project. */
 struct live {
-	struct { char *repo; int64_t n; } *repos;
+	struct { char *name; int64_t n; } *of;
 	size_t count;
 	int64_t total;
 };
@@ -35,49 +37,77 @@ struct live {
 static void live_release(struct live *l)
 {
 	for (size_t i = 0; i < l->count; i++)
-		free(l->repos[i].repo);
-	free(l->repos);
+		free(l->of[i].name);
+	free(l->of);
 }
 
 /* A place is held until the runner is gone, not only until it has told its end: the caps are about what this machine carries. */
-static enum err_code live_load(struct db_conn *c, struct live *l, struct error *e)
+static enum err_code live_load(struct db_conn *c, const char *sql, struct live *l, struct error *e)
 {
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT repo, COUNT(*) FROM runs WHERE released=0 GROUP BY repo", &s, e);
+	enum err_code rc = db_prepare(c, sql, &s, e);
 	if (rc)
 		return rc;
-	while (!(rc = db_step(s, &row, e)) && row && l->count < LIVE_REPOS_MAX) {
-		l->repos = mem_grow(l->repos, (l->count + 1) * sizeof(*l->repos));
-		l->repos[l->count].repo = mem_strdup(db_text(s, 0));
-		l->repos[l->count].n = db_int(s, 1);
-		l->total += l->repos[l->count++].n;
+	while (!(rc = db_step(s, &row, e)) && row && l->count < LIVE_MAX) {
+		l->of = mem_grow(l->of, (l->count + 1) * sizeof(*l->of));
+		l->of[l->count].name = mem_strdup(db_text(s, 0));
+		l->of[l->count].n = db_int(s, 1);
+		l->total += l->of[l->count++].n;
 	}
 	db_done(s);
 	return rc;
 }
 
-static int64_t live_in(const struct live *l, const char *repo)
+static int64_t live_in(const struct live *l, const char *name)
 {
 	for (size_t i = 0; i < l->count; i++)
-		if (str_eq(l->repos[i].repo, repo))
-			return l->repos[i].n;
+		if (str_eq(l->of[i].name, name))
+			return l->of[i].n;
 	return 0;
 }
 
-/* The first in order whose repository has room, whose pause is over, and whose earlier runner is gone: two runners never share a workspace. */
-static enum err_code pick(struct db_conn *c, const struct live *live, int64_t per_repo, char **ret_task, struct error *e)
+/* The places by project count only where one has a limit of its own. */
+struct places {
+	struct live repos, projects;
+	const struct conf *config;
+	bool shares;
+};
+
+static void places_release(struct places *p)
+{
+	live_release(&p->repos);
+	live_release(&p->projects);
+}
+
+static enum err_code places_load(struct db_conn *c, struct places *p, struct error *e)
+{
+	enum err_code rc = live_load(c, "SELECT repo, COUNT(*) FROM runs WHERE released=0 GROUP BY repo", &p->repos, e);
+	p->shares = conf_has_project_limit(p->config, "running");
+	return rc || !p->shares ? rc : live_load(c, "SELECT project, COUNT(*) FROM runs WHERE released=0 GROUP BY project", &p->projects, e);
+}
+
+static bool has_place(const struct places *p, const char *repo, const char *project)
+{
+	return live_in(&p->repos, repo) < conf_limit(p->config, "running_per_repository") &&
+	       (!project || live_in(&p->projects, project) < conf_project_limit(p->config, project, "running"));
+}
+
+#define PICK(project) "SELECT task, repo, " project " FROM queue WHERE (not_before<=?1 OR boot<>?2)" \
+	" AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.task=queue.task AND released=0) ORDER BY priority DESC, task"
+
+/* The first in order whose repository and project have room, whose pause is over, and whose earlier runner is gone: two runners never share a workspace. */
+static enum err_code pick(struct db_conn *c, const struct places *places, char **ret_task, struct error *e)
 {
 	struct db_stmt *s;
 	bool row = false;
-	enum err_code rc = db_prepare(c, "SELECT task, repo FROM queue WHERE (not_before<=?1 OR boot<>?2)"
-		" AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.task=queue.task AND released=0) ORDER BY priority DESC, task", &s, e);
+	enum err_code rc = db_prepare(c, places->shares ? PICK("(SELECT project FROM tasks WHERE id=queue.task)") : PICK("NULL"), &s, e);
 	if (rc)
 		return rc;
 	db_bind_int(s, 1, clock_mono_ms());
 	db_bind_text(s, 2, clock_boot_id());
 	while (!*ret_task && !(rc = db_step(s, &row, e)) && row)
-		if (live_in(live, db_text(s, 1)) < per_repo)
+		if (has_place(places, db_text(s, 1), places->shares ? db_text(s, 2) : NULL))
 			*ret_task = mem_strdup(db_text(s, 0));
 	db_done(s);
 	return rc;
@@ -105,14 +135,14 @@ static enum err_code claim_op(struct db_conn *conn, void *arg, struct error *e)
 {
 	struct claim *k = arg;
 	const struct conf *config = k->core->config;
-	AUTO(live_release) struct live live = { 0 };
+	AUTO(places_release) struct places places = { .config = config };
 	AUTO_FREE char *task = NULL;
 	AUTO_TASK struct task_row t = { 0 };
-	enum err_code rc = live_load(conn, &live, e);
-	k->full = live.total >= conf_limit(config, "running");
+	enum err_code rc = places_load(conn, &places, e);
+	k->full = places.repos.total >= conf_limit(config, "running");
 	if (rc || k->full)
 		return rc;
-	rc = pick(conn, &live, conf_limit(config, "running_per_repository"), &task, e);
+	rc = pick(conn, &places, &task, e);
 	if (rc || !task)
 		return rc ? rc : db_number(conn, e, &k->next_ms, "SELECT MIN(not_before) FROM queue WHERE not_before>?1 AND boot=?2", "is", clock_mono_ms(), clock_boot_id());
 	rc = task_load(conn, task, &t, e);
@@ -122,6 +152,7 @@ static enum err_code claim_op(struct db_conn *conn, void *arg, struct error *e)
 	if (!rc)
 		rc = insert_run(conn, &t, k, e);
 	k->found = !rc;
+	snprintf(k->project, sizeof(k->project), "%s", t.project ? t.project : "");
 	return rc;
 }
 
@@ -146,6 +177,7 @@ static bool claim_and_launch(struct core *c, int64_t *ret_next_ms)
 		run_token_release(&k.token);
 		return false;
 	}
+	share_leave_queue(c, k.project);
 	rc = launch_run(c, k.run_id, &k.token, &e);
 	run_token_release(&k.token);
 	if (rc) {
@@ -237,6 +269,7 @@ static void expire_queued(struct core *c)
 		return;
 	}
 	atomic_store(&c->queued_about, (unsigned long long)look.tasks);
+	shares_count(c);
 	if (!look.expired)
 		return;
 	if (db_write(c->db, expire_op, &out, &e))
@@ -291,8 +324,15 @@ static bool may_claim(struct core *c)
 
 static enum err_code why_limits(struct db_conn *conn, const struct core *c, const struct task_row *t, struct strbuf *out, struct error *e)
 {
-	int64_t all = 0, same = 0, running = conf_limit(c->config, "running"), per_repo = conf_limit(c->config, "running_per_repository");
+	int64_t all = 0, same = 0, own = 0, running = conf_limit(c->config, "running"), per_repo = conf_limit(c->config, "running_per_repository");
+	int64_t share = conf_project_limit(c->config, t->project, "running");
 	enum err_code rc = db_number(conn, e, &all, "SELECT COUNT(*) FROM runs WHERE released=0", "");
+	if (!rc && share != INT64_MAX)
+		rc = db_number(conn, e, &own, "SELECT COUNT(*) FROM runs WHERE released=0 AND project=?1", "s", t->project);
+	if (!rc && own >= share) {
+		strbuf_addf(out, "a place of its project: %lld tasks are at work (projects.%s.running %lld)", (long long)own, t->project, (long long)share);
+		return ERR_OK;
+	}
 	if (!rc)
 		rc = db_number(conn, e, &same, "SELECT COUNT(*) FROM runs WHERE released=0 AND repo=?1", "s", t->repo);
 	if (!rc && !str_eq(t->project, PROJECT_DEFAULT)) { /* how much others have at work, and in which repositories, is theirs to know */

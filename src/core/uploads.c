@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/inside.h"
+#include "core/share.h"
 #include "core/uploads_inside.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -235,6 +236,8 @@ enum err_code upload_begin(struct core *c, const struct upload_ask *ask, struct 
 		rc = check_size(c, ask->size, e);
 	if (!rc)
 		rc = check_room(c, ask->size, e);
+	if (!rc)
+		rc = share_check_uploads(c, ask->by, e);
 	if (rc)
 		return rc;
 	struct upload *u = upload_new(c);

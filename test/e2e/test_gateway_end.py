@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import socket
+import subprocess
 import time
 
 import pytest
@@ -45,6 +47,23 @@ def test_a_gateway_without_a_server_and_without_runs_ends_by_itself(new_site, ho
     gone(gateway)
     site.start_server()
     assert the_gateway(site) != gateway
+
+
+def test_what_a_killed_gateway_left_while_it_took_the_sockets_over_is_removed(new_site):
+    site = new_site(model=False)
+    site.stop_server()
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait()
+    left = [site.runtime / f"gateway/model.sock.{ended.pid}", site.runtime / f"gateway-control.sock.{ended.pid}", site.runtime / f"gateway-control.sock.{ended.pid}.old"]
+    kept = [site.runtime / f"gateway/model.sock.{os.getpid()}", site.runtime / "gateway-control.sock.mine"]
+    with contextlib.ExitStack() as sockets:
+        for path in left + kept:
+            sockets.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+        text = site.runtime / f"gateway/model.sock.{ended.pid}.old"
+        text.write_text("no socket")
+        site.start_server()
+        assert [path.exists() for path in left + kept + [text]] == [False] * 3 + [True] * 3
+    the_gateway(site)
 
 
 @needs_codex

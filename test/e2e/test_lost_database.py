@@ -78,6 +78,23 @@ def test_a_lost_database_keeps_messages_the_plan_and_gates_and_the_run_goes_on(n
     assert len([e for e in site.events(task) if e["type"] == "message.queued"]) == 1
 
 
+def test_a_lost_database_keeps_labels_the_name_and_the_priority(new_site):
+    site = new_site(model=False)
+    task = site.submit("true", name="first", labels={"team": "red", "no": "007"}, priority=3)
+    untouched = site.submit("true", name="untouched", labels={"team": "red"})
+    for one in (task, untouched):
+        assert ended(site, one)["status"] == "DONE"
+    status, changed = site.call("PATCH", f"/v1/tasks/{task}", {"name": "second", "labels": {"team": "blue"}, "priority": -4})
+    assert status == 200, changed
+    lose_database(site, task)
+    imported(site, task)
+    wait_for("the other import", lambda: site.call("GET", f"/v1/tasks/{untouched}")[0] == 200)
+    assert [t["id"] for t in site.get("/v1/tasks?label=team=blue")["data"]] == [task]
+    assert [t["id"] for t in site.get("/v1/tasks?label=team=red")["data"]] == [untouched]
+    after = site.task(task)
+    assert (after["name"], after["labels"], after["priority"]) == ("second", {"team": "blue", "no": "007"}, -4)
+
+
 def test_a_message_to_a_running_task_is_its_next_turn_after_the_loss(new_site):
     site = new_site(scenarios=SCENARIOS)
     task = submit(site, "[scenario wait]")

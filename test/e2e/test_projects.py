@@ -4,7 +4,7 @@ import json
 import pathlib
 
 import pytest
-from e2e_site import file_url, wait_for
+from e2e_site import bytes_of, file_url, files_below, wait_for
 from git_servers import TOKEN, GitHttp, make_certificate
 from projects_site import ASKS, Project, port_of
 
@@ -240,9 +240,8 @@ def test_a_cached_private_repository_is_of_the_project_with_the_credential(priva
         assert "only-for-alpha" not in json.dumps(beta.get(f"/v1/tasks/{late['id']}/events"))
     assert files_of(cached) == before, "nothing of alpha's was used or touched"
     for name in ("beta", "default"):
-        for path in (site.data / "cache" / name).rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                assert b"only-for-alpha" not in path.read_bytes(), path
+        for path in files_below(site.data / "cache" / name):
+            assert b"only-for-alpha" not in bytes_of(path), path
 
 
 def test_the_project_with_the_credential_goes_on_from_its_cache(private):
@@ -402,6 +401,29 @@ def test_a_long_list_of_one_project_hides_nothing_of_another(site, two):
         assert seen == mine[::-1]
     for id in mine:
         assert beta.wait(id)["status"] == "DONE"
+
+
+def test_a_project_with_limits_of_its_own_leaves_places_to_the_others(new_site):
+    site = new_site(model=False, listen="127.0.0.1:0", config={"limits": {"running": 4}, "projects": {"alpha": {"running": 1, "queued": 2, "uploads": 1}}})
+    alpha, beta = Project(site, "alpha"), Project(site, "beta")
+    first = alpha.submit("until [ -e ~/go ]; do sleep 0.02; done")
+    wait_for("its start", lambda: alpha.get(f"/v1/tasks/{first}")["status"] == "RUNNING")
+    waiting = [alpha.submit("true", priority=9) for _ in range(2)]
+    status, problem = alpha.ask("POST", "/v1/tasks", {"prompt": "true", "agent": "command", "source": {"kind": "none"}})
+    assert status == 429 and "projects.alpha.queued" in problem["detail"], problem
+    assert beta.wait(beta.submit("true"))["status"] == "DONE", "who comes later, with less priority, finds a place"
+    task = alpha.get(f"/v1/tasks/{waiting[0]}")
+    assert (task["status"], task["waits_for"]) == ("QUEUED", "a place of its project: 1 tasks are at work (projects.alpha.running 1)")
+    kept = [(who, who.ask("POST", "/v1/uploads?name=a", b"some bytes")) for who in (alpha, beta)]
+    assert [answer[0] for _, answer in kept] == [201, 201], kept
+    status, problem = alpha.ask("POST", "/v1/uploads?name=b", b"some bytes")
+    assert status == 429 and "projects.alpha.uploads" in problem["detail"], problem
+    site.release(first)
+    for id in (first, *waiting):
+        assert alpha.wait(id)["status"] == "DONE"
+    for who, (_, upload) in kept:
+        assert who.ask("DELETE", f"/v1/uploads/{upload['id']}")[0] == 204
+        who.remove_tasks()
 
 
 @pytest.mark.parametrize("limits", [{"running": 1}, {"running_per_repository": 1}], ids=["all", "a repository"])

@@ -36,6 +36,22 @@ static void limits_have_defaults_and_take_sizes_and_durations(void **state)
 	conf_free(c);
 }
 
+static void a_project_may_have_limits_of_its_own(void **state)
+{
+	struct conf *c = NULL;
+	(void)state;
+	assert_int_equal(load("projects: {beta: {running: 2, uploads: 3}, default: {queued: 7}}\n", &c, NULL), ERR_OK);
+	assert_int_equal(conf_project_limit(c, "beta", "running"), 2);
+	assert_int_equal(conf_project_limit(c, "default", "queued"), 7);
+	assert_int_equal(conf_project_limit(c, "beta", "queued"), 10000); /* all of them are passed over when it is full */
+	assert_true(conf_project_limit(c, "default", "running") == INT64_MAX && conf_project_limit(c, "alpha", "queued") == INT64_MAX);
+	assert_true(conf_has_project_limit(c, "uploads"));
+	conf_free(c);
+	assert_int_equal(load("projects: {beta: {uploads: 2}}\n", &c, NULL), ERR_OK);
+	assert_false(conf_has_project_limit(c, "queued") || conf_has_project_limit(c, "running"));
+	conf_free(c);
+}
+
 static void nonsense_is_refused_with_its_place_and_the_range(void **state)
 {
 	static const struct { const char *text, *expected; } bad[] = {
@@ -47,6 +63,8 @@ static void nonsense_is_refused_with_its_place_and_the_range(void **state)
 		{ "environments: {strict: {approvals: {ask: sometimes}}}\n", "environments.strict: approvals.ask" },
 		{ "environments: {x: {projects: beta}}\n", "environments.x.projects" }, { "agents: {x: {projects: [ok, No]}}\n", "agents.x.projects[1]" },
 		{ "agents: {x: {projects: [3]}}\n", "agents.x.projects[0]" },
+		{ "projects: {beta: {running: 0}}\n", "projects.beta.running" }, { "projects: {beta: {memory: 1}}\n", "projects.beta.memory" },
+		{ "projects: {No: {running: 1}}\n", "projects" }, { "projects: [beta]\n", "projects" }, { "projects: {beta: {queued: many}}\n", "projects.beta.queued" },
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -99,7 +117,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(limits_have_defaults_and_take_sizes_and_durations), cmocka_unit_test(nonsense_is_refused_with_its_place_and_the_range),
-		cmocka_unit_test(a_key_comes_from_the_file_it_names), cmocka_unit_test(agents_and_environments_are_for_the_projects_that_they_name),
+		cmocka_unit_test(a_project_may_have_limits_of_its_own), cmocka_unit_test(a_key_comes_from_the_file_it_names), cmocka_unit_test(agents_and_environments_are_for_the_projects_that_they_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

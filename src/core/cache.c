@@ -15,7 +15,7 @@
 #define LISTED_MAX 10000 /* things told in one answer */
 #define USES_MAX 200000
 
-static const char why_live[] = "a task that is not over needs it", why_continuable[] = "an ended task can be gone on with from it",
+static const char why_live[] = "a task that is not over needs it", why_house[] = "tasks without code begin from it", why_continuable[] = "an ended task can be gone on with from it",
 	why_recent[] = "it was used a moment ago", why_young[] = "it was used within that time", why_tree[] = "a tree of it stays",
 	why_locked[] = "somebody is at work on it", why_unused[] = "nothing needs it", why_limit[] = "the cache is larger than cache.max_bytes",
 	why_half[] = "a fetch that was killed left it";
@@ -46,6 +46,7 @@ void cache_close(struct core *c)
 
 struct use {
 	char *store, *commit, *task; /* commit NULL: any of the store's; task NULL: one that is not over */
+	bool house; /* no task's: the server's own */
 };
 
 struct uses {
@@ -133,8 +134,11 @@ static void add_empty(struct core *c, struct uses *u)
 	pthread_mutex_lock(&c->sched_lock);
 	AUTO_FREE char *text = c->empty_snapshot ? js_dump(c->empty_snapshot) : NULL;
 	pthread_mutex_unlock(&c->sched_lock);
+	size_t n = u->n;
 	if (text)
 		add_use(u, "default", text, NULL);
+	if (u->n > n)
+		u->v[n].house = true;
 }
 
 static enum err_code uses_load(struct core *c, struct uses *u, struct error *e)
@@ -147,16 +151,24 @@ static enum err_code uses_load(struct core *c, struct uses *u, struct error *e)
 	return rc;
 }
 
+/* The strongest reason is told. */
+static const char *why_of(const struct use *u, const char *known)
+{
+	if (known == why_live || (!u->task && !u->house))
+		return why_live;
+	return known == why_house || u->house ? why_house : why_continuable;
+}
+
 /* Sorted by store, so that each store is compared with the things once. */
 static void mark_uses(struct stock *s, const struct uses *u)
 {
 	for (size_t i = 0; i < u->n; i++) {
-		if (i && str_eq(u->v[i].store, u->v[i - 1].store) && str_eq(u->v[i].commit, u->v[i - 1].commit) && !u->v[i].task == !u->v[i - 1].task)
+		if (i && str_eq(u->v[i].store, u->v[i - 1].store) && str_eq(u->v[i].commit, u->v[i - 1].commit) && !u->v[i].task == !u->v[i - 1].task && u->v[i].house == u->v[i - 1].house)
 			continue;
 		for (size_t k = 0; k < s->n; k++)
 			if (stock_is_of(&s->v[k], u->v[i].store, u->v[i].commit)) {
 				s->v[k].in_use = true;
-				s->v[k].why = s->v[k].why == why_live || !u->v[i].task ? why_live : why_continuable;
+				s->v[k].why = why_of(&u->v[i], s->v[k].why);
 			}
 	}
 }

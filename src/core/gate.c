@@ -180,6 +180,11 @@ enum err_code core_gates(struct core *c, struct caller by, const struct gate_fil
 	bool known = !f->state;
 	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
 		known = known || str_eq(f->state, states[i]);
+	if (f->after && !clock_is_id(f->after)) {
+		error_set(e, ERR_INVALID, "after '%.80s' is not a cursor of this list", f->after);
+		error_hint(e, "give next_cursor of the page before, with the same filters");
+		return ERR_INVALID;
+	}
 	strbuf_adds(&l.text, "{\"data\":[");
 	enum err_code rc = known ? db_read(c->db, list_op, &l, e)
 				 : error_set(e, ERR_INVALID, "state '%.40s': expected blocked, approved, rejected, answered, expired or canceled", f->state);
@@ -266,8 +271,10 @@ static enum err_code compare(struct core *c, const struct gate_row *g, const str
 	}
 	if (same)
 		return ERR_OK;
-	return error_set(e, ERR_CONFLICT, "gate %s was %s by %s at %s", g->id, decision_state(js_str_or(winner, "decision", "cancel")), js_str_or(winner, "actor", "somebody"),
+	error_set(e, ERR_CONFLICT, "gate %s was %s by %s at %s", g->id, decision_state(js_str_or(winner, "decision", "cancel")), js_str_or(winner, "actor", "somebody"),
 		js_str_or(winner, "at", "?"));
+	error_hint(e, "signalbox gates %s", g->id);
+	return ERR_CONFLICT;
 }
 
 /* The file is the judge between replies: whoever links it has decided, then the row follows. */
@@ -491,6 +498,22 @@ static void look_into_inbox(struct core *c, const char *task)
 	struct inbox i = { .core = c, .task = task };
 	AUTO_FREE char *dir = core_task_dir(c, task);
 	gatefile_inbox(dir, take_file, &i);
+}
+
+static const char *const counted_states[GATE_COUNTED] = { "approved", "rejected", "answered", "expired", "canceled" };
+
+void gates_count(struct core *c, const char *state)
+{
+	for (size_t i = 0; i < GATE_COUNTED; i++)
+		if (str_starts(state, counted_states[i]))
+			atomic_fetch_add(&c->gates_settled[i], 1);
+}
+
+void gates_metrics(struct core *c, struct strbuf *out)
+{
+	strbuf_adds(out, "# HELP signalbox_gates_settled_total Gates settled since the server started, expired ones among them.\n# TYPE signalbox_gates_settled_total counter\n");
+	for (size_t i = 0; i < GATE_COUNTED; i++)
+		strbuf_addf(out, "signalbox_gates_settled_total{state=\"%s\"} %llu\n", counted_states[i], (unsigned long long)atomic_load(&c->gates_settled[i]));
 }
 
 /* A live run's own gates are its runner's to expire; those of others nobody else looks after. */

@@ -192,8 +192,9 @@ enum err_code gate_settle_row(struct db_conn *c, const struct gate_row *g, const
 	if (!state)
 		return error_set(e, ERR_INVALID, "gate %s: '%.40s' is not a decision", g->id, js_str_or(decision, "decision", ""));
 	AUTO_FREE char *text = js_dump(decision);
+	int64_t at = js_str(decision, "at") ? clock_parse_rfc3339(js_str(decision, "at")) : -1; /* one time for one decision, in its file and in its row */
 	enum err_code rc = db_exec(c, e, "UPDATE gates SET state=?2, decision=?3, settled_at=?4, actor=?5 WHERE id=?1 AND state='blocked'", "sssis", g->id, state,
-		text, clock_wall_ms(), js_str_or(decision, "actor", SERVER_ACTOR));
+		text, at >= 0 ? at : clock_wall_ms(), js_str_or(decision, "actor", SERVER_ACTOR));
 	return rc ? rc : settled_event(c, g, decision, state, out, e);
 }
 

@@ -1,5 +1,6 @@
 /* What runners hand in: numbered event lines, each taken once and in order, and the states they tell.  The same road serves the POST of a
  * live runner and the spool on disk of a dead one, so nothing is lost and nothing comes twice. */
+#include "agent/policy.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -119,6 +120,25 @@ static enum err_code end_run(struct db_conn *c, const struct run_row *r, struct 
 	return rc || pause_ms < 0 ? rc : retry_event(c, r, m, pause_ms, out, e);
 }
 
+/* How long people have is the policy's word, here as for what an agent asks while it works; counted from now, when they can know of it. */
+static enum err_code add_deadline(struct db_conn *c, const char *task, struct js *data, struct error *e)
+{
+	AUTO_TASK struct task_row t = { 0 };
+	struct policy *policy = NULL;
+	char until[RFC3339_SIZE];
+	enum err_code rc = task_load(c, task, &t, e);
+	if (!rc)
+		rc = policy_new(js_get(t.spec, "approvals"), &policy, e); /* as it was checked at submit */
+	if (!rc && policy_deadline_ms(policy)) {
+		clock_rfc3339(clock_wall_ms() + policy_deadline_ms(policy), until);
+		js_set_str(data, "deadline_at", until);
+		js_set_str(data, "at_deadline", policy_at_deadline(policy));
+		js_set_str(data, "default_answer", policy_default_answer(policy));
+	}
+	policy_free(policy);
+	return rc;
+}
+
 /* The agent asks with its last words: its questions are one gate, each with an answer of its own. */
 static enum err_code open_gate(struct db_conn *c, struct batch *b, const struct run_row *r, const struct js *result, int64_t at, struct error *e)
 {
@@ -144,7 +164,8 @@ static enum err_code open_gate(struct db_conn *c, struct batch *b, const struct 
 	js_set(data, "questions", questions);
 	js_set(data, "choices", choices);
 	js_set_str(data, "text", js_str(result, "summary"));
-	return gate_open(c, r, data, at, &b->out, e);
+	enum err_code rc = add_deadline(c, r->task, data, e);
+	return rc ? rc : gate_open(c, r, data, at, &b->out, e);
 }
 
 /* What runners tell of gates: opened, settled by a rule of time or by a file, delivered. */

@@ -15,6 +15,7 @@
 #define MESSAGE_MAX ((size_t)256 << 10)
 #define MESSAGES_WAITING_MAX 32
 #define MESSAGE_ID_MAX 128
+#define UNHEARD_TURNS_MAX 5 /* turns in a row that ended with a question which nobody answered in time */
 
 enum how { HOW_TURN, HOW_STEERING, HOW_QUEUED };
 static const char *const how_names[] = { [HOW_TURN] = "turn", [HOW_STEERING] = "steering", [HOW_QUEUED] = "queued" };
@@ -22,7 +23,7 @@ static const char *const how_names[] = { [HOW_TURN] = "turn", [HOW_STEERING] = "
 struct talk {
 	struct core *core;
 	const char *who, *project, *ref, *repo, *text, *message_id;
-	bool queue;
+	bool queue, again; /* again: known by its id, and nothing was done */
 	char id[ID_SIZE]; /* the task's */
 	int64_t n;	  /* the message's number within the task */
 	enum how how;
@@ -192,6 +193,7 @@ static enum err_code message_op(struct db_conn *c, void *arg, struct error *e)
 		rc = task_load(c, k->id, &t, e);
 	if (!rc)
 		rc = find_same(c, k, &known, e);
+	k->again = known;
 	if (rc || known)
 		return rc;
 	if (external_is(&t))
@@ -266,7 +268,10 @@ static struct js *message_shown(const struct talk *k)
 	struct js *o = js_object();
 	js_set_int(o, "n", k->n);
 	js_set(o, "id", js_string(k->message_id));
-	js_set_str(o, "how", how_names[k->how]);
+	if (k->again)
+		js_set_bool(o, "again", true);
+	else
+		js_set_str(o, "how", how_names[k->how]);
 	return o;
 }
 
@@ -347,13 +352,25 @@ static enum err_code next_attempt(struct db_conn *c, const struct task_row *t, c
 	return task_move(c, t->id, &m, out, e);
 }
 
+/* An agent that asks again whenever its time is up would do so for ever: nobody is there. */
+static enum err_code nobody_is_there(struct db_conn *c, const struct task_row *t, bool *ret, struct error *e)
+{
+	int64_t n = 0;
+	enum err_code rc = db_number(c, e, &n, "SELECT COUNT(*) FROM gates WHERE task=?1 AND request IS NULL AND state='expired' AND turn>?2", "si", t->id, t->turn - UNHEARD_TURNS_MAX);
+	*ret = n >= UNHEARD_TURNS_MAX;
+	return rc;
+}
+
 enum err_code talk_go_on(struct db_conn *c, const struct task_row *t, const struct gate_row *g, const struct js *decision, struct outbox *out, struct error *e)
 {
 	const char *who = js_str_or(decision, "actor", SERVER_ACTOR), *word = js_str_or(decision, "decision", "");
 	AUTO(gate_list_release) struct gate_list open = { 0 };
 	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
+	bool unheard = false;
 	enum err_code rc = gate_list_open(c, t->id, &open, e);
-	if (str_eq(word, "expire") && str_eq(js_str(decision, "then"), "fail")) {
+	if (!rc && str_eq(word, "expire"))
+		rc = nobody_is_there(c, t, &unheard, e);
+	if (unheard || (str_eq(word, "expire") && str_eq(js_str(decision, "then"), "fail"))) {
 		struct move m = { .to = PHASE_FAILED, .reason = "gate_expired", .error = "nobody answered in time", .actor = who };
 		return rc ? rc : task_move(c, t->id, &m, out, e);
 	}

@@ -257,7 +257,10 @@ static enum err_code interrupt_op(struct db_conn *conn, void *arg, struct error 
 		return rc;
 	if (!live) {
 		error_set(e, ERR_CONFLICT, "task %s is %s: no turn of it is running", k->look.ref, phase_status(t.phase));
-		error_hint(e, "`signalbox cancel` ends a task that is queued or waits");
+		if (phase_is_terminal(t.phase))
+			error_hint(e, "`signalbox say` goes on with a task that has ended");
+		else
+			error_hint(e, "`signalbox cancel` ends a task that is queued or waits");
 		return ERR_CONFLICT;
 	}
 	AUTO_FREE char *run = mem_printf("%s.main.%lld", t.id, (long long)t.run_n);

@@ -43,6 +43,8 @@ void api_reload(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *report = NULL;
+	if (!api_has_no_words(r))
+		return;
 	if (core_reload(a->core, &report, &e))
 		http_reply_error(r, &e);
 	else

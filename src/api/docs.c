@@ -16,7 +16,7 @@ const struct api_doc api_docs[] = {
 	{ "DELETE", "/v1/tasks/{task}", "removeTask", "tasks", TASK_QUERY, NULL, "204", 0, NULL },
 	{ "POST", "/v1/tasks/{task}/cancel", "cancelTask", "tasks", TASK_QUERY, "Nothing", "202 Task, 200 Task", DOC_IDEMPOTENT, "200 when it had ended before." },
 	{ "POST", "/v1/tasks/{task}/retry", "retryTask", "tasks", TASK_QUERY, "Nothing", "202 Task", DOC_IDEMPOTENT, NULL },
-	{ "POST", "/v1/tasks/{task}/messages", "sayToTask", "tasks", TASK_QUERY, "Message", "202 Task", DOC_IDEMPOTENT, NULL },
+	{ "POST", "/v1/tasks/{task}/messages", "sayToTask", "tasks", TASK_QUERY, "Message", "202 SaidTask", DOC_IDEMPOTENT, NULL },
 	{ "POST", "/v1/tasks/{task}/interrupt", "interruptTask", "tasks", TASK_QUERY, "Nothing", "202 Task", 0, "The task is CANCELED (interrupted) when the agent has ended its turn." },
 	{ "GET", "/v1/tasks/{task}/todos", "getTodos", "tasks", TASK_QUERY, NULL, "200 TodoList", 0, NULL },
 	{ "GET", "/v1/tasks/{task}/todos/events", "readTodoEvents", "tasks", TASK_QUERY " after:seq limit:events", NULL, "200 EventPage", 0, NULL },

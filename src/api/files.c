@@ -89,6 +89,12 @@ void api_get_diff(struct http_request *r, void *ctx)
 	if (dir < 0)
 		return;
 	AUTO_FREE char *run = n ? mem_printf("agents/main/runs/%lld", (long long)n) : newest_run_dir(r, ctx, task);
+	if (n && !has_file(dir, run, "spec.json")) {
+		error_set(&e, ERR_NOT_FOUND, "task %s has no run %lld", task, (long long)n);
+		error_hint(&e, "GET /v1/tasks/%s/runs lists them", task);
+		http_reply_error(r, &e);
+		return;
+	}
 	AUTO_FREE char *path = mem_printf("%s/%s", run ? run : "-", n || !has_file(dir, run, "task.patch") ? "diff.patch" : "task.patch");
 	reply_file(r, dir, path, "diff");
 }

@@ -36,6 +36,8 @@ void api_interrupt_task(struct http_request *r, void *ctx)
 	struct api *a = ctx;
 	struct error e = ERROR_INIT;
 	struct js *task = NULL;
+	if (!api_has_no_words(r))
+		return;
 	enum err_code rc = core_interrupt(a->core, api_caller(r), http_param(r, "task"), http_query(r, "repo"), &task, &e);
 	http_reply_outcome(r, rc, 202, task, &e);
 }

@@ -39,9 +39,9 @@ static void posting_answer(struct http_request *r, void *arg)
 {
 	struct posting *p = arg;
 	struct error e = ERROR_INIT;
-	struct js *task = NULL;
+	char *task = NULL;
 	enum err_code rc = core_submit_end(p->submission, &task, &e);
-	api_once_answer(r, &p->once, rc, task, &e);
+	api_once_answer_text(r, &p->once, rc, task, &e);
 }
 
 static void posting_is_written(void *arg)
@@ -122,8 +122,8 @@ void api_patch_task(struct http_request *r, void *ctx)
 	http_reply_outcome(r, rc, 200, task, &e);
 }
 
-/* cancel and retry take no words; what is sent all the same is looked at. */
-static bool has_no_words(struct http_request *r)
+/* cancel, retry and their like take no words; what is sent all the same is looked at. */
+bool api_has_no_words(struct http_request *r)
 {
 	static const char *const none[] = { NULL };
 	struct error e = ERROR_INIT;
@@ -143,7 +143,7 @@ void api_cancel_task(struct http_request *r, void *ctx)
 	struct js *task = NULL;
 	char id[27];
 	struct once once = { .status = 202, .task = id };
-	if (!has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
+	if (!api_has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
 		return;
 	bool over = false;
 	enum err_code rc = core_is_over(a->core, id, &over, &e);
@@ -161,7 +161,7 @@ void api_retry_task(struct http_request *r, void *ctx)
 	struct js *task = NULL;
 	char id[27];
 	struct once once = { .status = 202, .task = id };
-	if (!has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
+	if (!api_has_no_words(r) || !api_task_id(r, a, id) || !api_once_begin(r, a, &once))
 		return;
 	enum err_code rc = core_retry(a->core, api_caller(r), id, NULL, &task, &e);
 	api_once_answer(r, &once, rc, task, &e);

@@ -38,6 +38,11 @@ bool ask_is_secret(const struct js *question)
 	return js_flag(question, "secret", false);
 }
 
+bool ask_takes_several(const struct js *question)
+{
+	return js_flag(question, "multiple", false) && js_len(js_get(question, "options")) > 1;
+}
+
 bool ask_takes(const struct js *gate, const char *choice)
 {
 	const struct js *choices = js_get(js_get(gate, "data"), "choices");
@@ -203,22 +208,73 @@ enum err_code ask_find(struct cli *c, const char *ref, struct js **ret_gate, str
 	return pick(&m, ref, ret_gate, e);
 }
 
-enum err_code ask_take_text(const struct js *question, const char *text, struct js *answers, struct error *e)
+static bool is_number(const char *text)
 {
-	const struct js *options = js_get(question, "options");
-	const char *label = NULL;
-	int64_t n = 0;
-	struct js *list = js_array();
-	if (js_len(options) && !str_to_i64(text, "option", 1, (int64_t)js_len(options), &n, NULL))
-		label = js_str(js_at(options, (size_t)n - 1), "label");
+	return *text && text[strspn(text, "0123456789")] == 0;
+}
+
+static bool has_label(const struct js *options, const char *text)
+{
 	for (size_t i = 0; i < js_len(options); i++)
 		if (str_eq(js_str(js_at(options, i), "label"), text))
-			label = text; /* a label that is a number */
-	js_push_str(list, label ? label : text);
-	js_set(answers, js_str_or(question, "id", "?"), list);
+			return true;
+	return false;
+}
+
+/* Where an option is a number itself, another number is an answer of its own. */
+static bool has_number(const struct js *options)
+{
+	for (size_t i = 0; i < js_len(options); i++)
+		if (is_number(js_str_or(js_at(options, i), "label", "")))
+			return true;
+	return false;
+}
+
+static enum err_code take_one(const struct js *question, const char *text, struct js *list, struct error *e)
+{
+	const struct js *options = js_get(question, "options");
+	bool plain = text[0] == '=' && js_len(options) && is_number(text + 1);
+	int64_t n = 0;
+	if (!js_len(options) || !is_number(text) || has_label(options, text)) {
+		js_push_str(list, plain ? text + 1 : text);
+		return ERR_OK;
+	}
+	if (!str_to_i64(text, "option", 1, (int64_t)js_len(options), &n, NULL)) {
+		js_push_str(list, js_str(js_at(options, (size_t)n - 1), "label"));
+		return ERR_OK;
+	}
+	if (!has_number(options)) {
+		error_set(e, ERR_USAGE, "the question has %zu options, and no number %s (=%s answers with the number itself)", js_len(options), text, text);
+		return ERR_USAGE;
+	}
+	js_push_str(list, text);
+	return ERR_OK;
+}
+
+static enum err_code take_numbers(const struct js *question, const char *text, struct js *list, struct error *e)
+{
+	enum err_code rc = ERR_OK;
+	for (size_t n; !rc && *text; text += n + strspn(text + n, ", ")) {
+		n = strcspn(text, ", ");
+		AUTO_FREE char *one = mem_strndup(text, n);
+		rc = n ? take_one(question, one, list, e) : ERR_OK;
+	}
+	return rc;
+}
+
+enum err_code ask_take_text(const struct js *question, const char *text, struct js *answers, struct error *e)
+{
+	AUTO_JS struct js *list = js_array();
+	enum err_code rc = ERR_OK;
 	if (!str_is_utf8(text, strlen(text)))
 		return error_set(e, ERR_INVALID, "the answer is not UTF-8 text");
-	return ERR_OK;
+	if (ask_takes_several(question) && strchr(text, ',') && text[strspn(text, "0123456789, ")] == 0)
+		rc = take_numbers(question, text, list, e);
+	else
+		rc = take_one(question, text, list, e);
+	if (!rc)
+		js_set(answers, js_str_or(question, "id", "?"), js_ref(list));
+	return rc;
 }
 
 static struct js *read_number(const char *text, bool whole)

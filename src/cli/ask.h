@@ -16,6 +16,7 @@ bool ask_is_open(const struct js *gate);
 bool ask_takes(const struct js *gate, const char *choice);
 const struct js *ask_questions(const struct js *gate);
 bool ask_is_secret(const struct js *question);
+bool ask_takes_several(const struct js *question); /* more than one of its options */
 const char *ask_id(const struct js *gate);
 const char *ask_task(const struct js *gate); /* its name or id */
 
@@ -30,7 +31,8 @@ void ask_add_question(struct strbuf *out, const struct js *question, size_t numb
 /* The ways to reply, as commands. */
 void ask_add_replies(struct strbuf *out, const struct js *gate);
 
-/* Typed text as an answer to one question: a number is the option's label. NULL and an error when it cannot be. */
+/* Typed text as an answer to one question: a number is the option's label, "1,3" are two where several may be; a number that no option has is an error,
+ * but where options are numbers themselves, or behind "=", which takes what follows as it is. */
 MUST_USE enum err_code ask_take_text(const struct js *question, const char *text, struct js *answers, struct error *e);
 /* Typed text as the value of one member of an elicitation's schema. */
 MUST_USE enum err_code ask_take_value(const char *name, const struct js *schema, const char *text, struct js *content, struct error *e);

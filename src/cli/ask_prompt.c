@@ -84,19 +84,19 @@ static struct js *reply_of(const struct js *gate, const char *line, bool slash)
 	return NULL;
 }
 
-static void say_letters(const struct ask_prompt *p, bool slash)
+static void say_letters(const struct ask_prompt *p, bool slash, bool secret)
 {
 	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(letters); i++)
 		if (ask_takes(p->gate, letters[i].choice))
 			strbuf_addf(&out, "  %s%s  %s\n", slash ? "/" : "", letters[i].letter, letters[i].words);
-	strbuf_adds(&out, "  Words behind a letter are told to the agent; Ctrl-D leaves it for later.\n");
+	strbuf_addf(&out, "  %sCtrl-D leaves it for later.\n", secret ? "" : "Words behind a letter are told to the agent; ");
 	print(p->c, COLOUR_DIM, strbuf_str(&out));
 }
 
 static enum err_code ask_letter(struct typing *t, struct js **ret_body, struct error *e UNUSED)
 {
-	say_letters(t->p, false);
+	say_letters(t->p, false, false);
 	while (!*ret_body && type_line(t, false)) {
 		*ret_body = reply_of(t->p->gate, strbuf_str(&t->line), false);
 		if (!*ret_body)
@@ -117,7 +117,7 @@ static void show_question(const struct ask_prompt *p, const struct js *question,
 	if (ask_is_secret(question))
 		print(p->c, COLOUR_DIM, "  What you type is not shown.\n");
 	else if (js_len(options))
-		print(p->c, COLOUR_DIM, free_text ? "  A number, or your own words.\n" : "  A number.\n");
+		print(p->c, COLOUR_DIM, ask_takes_several(question) ? free_text ? "  Numbers, as 1,3, or your own words.\n" : "  Numbers, as 1,3.\n" : free_text ? "  A number, or your own words.\n" : "  A number.\n");
 }
 
 /* One question until there is an answer to it, or a reply to the whole gate, or no more typing. */
@@ -126,7 +126,7 @@ static enum err_code ask_one(struct typing *t, const struct js *question, size_t
 	show_question(t->p, question, number);
 	while (type_line(t, ask_is_secret(question))) {
 		const char *line = strbuf_str(&t->line);
-		*ret_body = ask_is_secret(question) ? NULL : reply_of(t->p->gate, line, true);
+		*ret_body = ask_is_secret(question) && strlen(line) != 2 ? NULL : reply_of(t->p->gate, line, true); /* a note could be what was meant to be secret */
 		if (*ret_body)
 			return ERR_OK;
 		if (!*line)
@@ -141,12 +141,20 @@ static enum err_code ask_one(struct typing *t, const struct js *question, size_t
 	return ERR_OK;
 }
 
+static bool has_secret(const struct js *questions)
+{
+	for (size_t i = 0; i < js_len(questions); i++)
+		if (ask_is_secret(js_at(questions, i)))
+			return true;
+	return false;
+}
+
 static enum err_code ask_questions_all(struct typing *t, struct js **ret_body, struct error *e)
 {
 	const struct js *questions = ask_questions(t->p->gate);
 	AUTO_JS struct js *answers = t->p->given ? js_copy(t->p->given) : js_object();
 	enum err_code rc = ERR_OK;
-	say_letters(t->p, true);
+	say_letters(t->p, true, has_secret(questions));
 	for (size_t i = 0; i < js_len(questions) && !rc && !*ret_body; i++) {
 		if (js_get(answers, js_str_or(js_at(questions, i), "id", "?")))
 			continue;
@@ -209,7 +217,7 @@ static enum err_code ask_content(struct typing *t, struct js **ret_body, struct 
 {
 	const struct js *schema = js_get(js_get(t->p->gate, "data"), "schema");
 	AUTO_JS struct js *content = js_object();
-	say_letters(t->p, true);
+	say_letters(t->p, true, false);
 	for (struct js_iter it = js_iter(js_get(schema, "properties")); it.key && !*ret_body; js_next(&it)) {
 		ask_member(t, it.key, it.value, is_required(schema, it.key), content, ret_body);
 		if (t->how != TYPED_LINE)

@@ -116,6 +116,8 @@ void ask_add_question(struct strbuf *out, const struct js *question, size_t numb
 	strbuf_adds(&text, js_str_or(question, "text", "?"));
 	if (ask_is_secret(question))
 		strbuf_adds(&text, " (secret)");
+	if (ask_takes_several(question))
+		strbuf_adds(&text, " (several)");
 	add_block(out, before, strbuf_str(&text));
 	for (size_t i = 0; i < js_len(options); i++) {
 		const struct js *o = js_at(options, i);
@@ -132,6 +134,19 @@ static const struct {
 	{ "reject", "signalbox reject %s" }, { "abort", "signalbox reject --abort %s" },
 };
 
+/* What goes behind `answer GATE`; questions by their numbers, since an id is the agent's and the line is one to be copied. */
+static void add_answer_words(struct strbuf *out, const struct js *gate)
+{
+	const struct js *questions = ask_questions(gate);
+	if (!js_len(questions))
+		strbuf_adds(out, " --json-content FILE");
+	else if (js_len(questions) == 1 && !ask_is_secret(js_at(questions, 0)))
+		strbuf_adds(out, js_len(js_get(js_at(questions, 0), "options")) ? " NUMBER" : " TEXT");
+	for (size_t i = 0; js_len(questions) > 1 && i < js_len(questions); i++)
+		if (!ask_is_secret(js_at(questions, i)))
+			strbuf_addf(out, " --set %zu=TEXT", i + 1);
+}
+
 void ask_add_replies(struct strbuf *out, const struct js *gate)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(replies); i++) {
@@ -141,6 +156,8 @@ void ask_add_replies(struct strbuf *out, const struct js *gate)
 		strbuf_adds(out, "    ");
 		strbuf_add(out, replies[i].command, (size_t)(place - replies[i].command));
 		text_add_line(out, ask_id(gate));
+		if (str_eq(replies[i].choice, "answer"))
+			add_answer_words(out, gate);
 		strbuf_addc(out, '\n');
 	}
 }

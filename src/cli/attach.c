@@ -158,6 +158,8 @@ enum err_code cmd_attach(struct cli *c, struct error *e)
 	if (rc)
 		return rc;
 	int64_t last = js_i64(task, "last_seq", 0), after = last > tail ? last - tail : 0;
+	if (remote_is_over(task) && cli_flag(c, "input"))
+		cli_say(c, "signalbox: task %s has ended, and nothing of standard input is said; `signalbox say %s TEXT` begins its next turn", remote_label(task), remote_label(task));
 	bool speaks = !remote_is_over(task) && (cli_flag(c, "input") || (isatty(0) && c->err.tty));
 	return speaks ? follow_and_speak(c, task, after, e) : run_follow(c, task, after, NULL, "attached", e);
 }

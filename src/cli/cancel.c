@@ -7,7 +7,7 @@
 #include "cli/table.h"
 #include "cli/remote.h"
 
-#define STOP_TIMEOUT_MS 10000 /* how long we look on while the run is stopped and its changes are kept */
+#define STOP_TIMEOUT_MS 60000 /* how long we look on while the run is stopped and its changes are kept */
 
 static void add_status(struct table *t, const struct js *task)
 {

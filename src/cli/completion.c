@@ -23,6 +23,31 @@ static void add_file_options(struct strbuf *out, const struct opt *table)
 			strbuf_addf(out, "%s--%s", out->len ? "|" : "", table->name);
 }
 
+/* A case for each option whose values are known, and one for all the others that take one: what follows those is no task. */
+static void add_value_cases(struct strbuf *out, struct strbuf *others, const struct opt *table)
+{
+	for (const struct opt *o = table; o && o->name; o++) {
+		AUTO_STRBUF struct strbuf words = STRBUF_INIT, name = STRBUF_INIT;
+		strbuf_addf(&name, "--%s)", o->name);
+		if (o->type == OPT_FLAG || completion_is_file(o) || (out->len && strstr(strbuf_str(out), strbuf_str(&name))))
+			continue;
+		if (completion_add_values(o, &words))
+			strbuf_addf(out, "\t%s COMPREPLY=($(compgen -W \"%s\" -- \"$current\")); return;;\n", strbuf_str(&name), strbuf_str(&words));
+		else
+			strbuf_addf(others, "%s--%s", others->len ? "|" : "", o->name);
+	}
+}
+
+static void add_values(struct strbuf *out)
+{
+	AUTO_STRBUF struct strbuf cases = STRBUF_INIT, others = STRBUF_INIT;
+	for (const struct command *cmd = commands; cmd->name; cmd++)
+		if (cmd->options != submit_options || str_eq(cmd->name, "run"))
+			add_value_cases(&cases, &others, cmd->options);
+	add_value_cases(&cases, &others, global_options);
+	strbuf_addf(out, "\tcase $previous in\n%s\t%s) return;;\n\tesac\n", strbuf_str(&cases), strbuf_str(&others));
+}
+
 const char *completion_lister(const struct command *cmd)
 {
 	if (str_starts(cmd->args, "GATE") || str_starts(cmd->args, "[GATE"))
@@ -37,7 +62,11 @@ static void add_cases(struct strbuf *out)
 		AUTO_STRBUF struct strbuf words = STRBUF_INIT;
 		add_option_words(&words, cmd->options);
 		const char *lister = completion_lister(cmd);
-		strbuf_addf(out, "%s\"; lister=%s;;\n", words.len ? strbuf_str(&words) + 1 : "", lister ? lister : "");
+		AUTO_STRBUF struct strbuf verbs = STRBUF_INIT;
+		strbuf_addf(out, "%s\"; lister=%s", words.len ? strbuf_str(&words) + 1 : "", lister ? lister : "");
+		if (completion_add_verbs(cmd, &verbs))
+			strbuf_addf(out, "; verbs=\"%s\"", strbuf_str(&verbs));
+		strbuf_adds(out, ";;\n");
 	}
 }
 
@@ -57,11 +86,12 @@ void completion_bash(struct strbuf *out)
 		if (cmd->options != submit_options || str_eq(cmd->name, "run"))
 			add_file_options(&files, cmd->options);
 	add_file_options(&files, global_options);
-	strbuf_adds(out, "_signalbox()\n{\n\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= words= lister= i\n"
+	strbuf_adds(out, "_signalbox()\n{\n\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= verbs= words= lister= i\n"
 			 "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n\t\tcase ${COMP_WORDS[i]} in\n\t\t");
 	add_globals_with_value(out);
 	strbuf_addf(out, ") ((i++));;\n\t\t-*) ;;\n\t\t*) verb=${COMP_WORDS[i]}; break;;\n\t\tesac\n\tdone\n"
 			 "\tcase $previous in %s) COMPREPLY=($(compgen -f -- \"$current\")); return;; esac\n", strbuf_str(&files));
+	add_values(out);
 	strbuf_adds(out, "\tcase $verb in\n\t'') words=\"");
 	for (const struct command *cmd = commands; cmd->name; cmd++)
 		strbuf_addf(out, "%s%s", cmd == commands ? "" : " ", cmd->name);
@@ -70,7 +100,10 @@ void completion_bash(struct strbuf *out)
 		strbuf_addf(out, "%s%s", cmd == commands ? "" : " ", cmd->name);
 	strbuf_adds(out, "\";;\n");
 	add_cases(out);
-	strbuf_adds(out, "\tesac\n\tif [ -n \"$lister\" ] && [[ $current != -* ]]; then\n"
+	/* `rm` and its like take what the command's own `ls` tells. */
+	strbuf_adds(out, "\tesac\n\tif [ -n \"$verbs\" ] && [[ $current != -* ]]; then\n\t\twords=$verbs\n\t\tif ((COMP_CWORD > i + 1)); then\n\t\t\twords=\n"
+			 "\t\t\tcase \" $verbs \" in *' ls '*) words=$(SIGNALBOX_AUTOSTART=0 signalbox $verb ls 2>/dev/null | cut -f1,2 | tr -d '*');; esac\n\t\tfi\n"
+			 "\telif [ -n \"$lister\" ] && [[ $current != -* ]]; then\n"
 			 "\t\twords=$(SIGNALBOX_AUTOSTART=0 signalbox $lister 2>/dev/null | cut -f1,2)\n\telif [[ $current == -* ]]; then\n\t\twords+=\"");
 	AUTO_STRBUF struct strbuf globals = STRBUF_INIT;
 	add_option_words(&globals, global_options);

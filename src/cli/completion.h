@@ -6,4 +6,7 @@ void completion_bash(struct strbuf *out);
 void completion_fish(struct strbuf *out);
 void completion_zsh(struct strbuf *out);
 const char *completion_lister(const struct command *cmd); /* the command whose first two columns are what it takes; NULL: none */
+/* The words that can follow, with a space between them; false: none are known. */
+bool completion_add_values(const struct opt *o, struct strbuf *out);
+bool completion_add_verbs(const struct command *cmd, struct strbuf *out);
 bool completion_is_file(const struct opt *o); /* its value is a file or a directory */

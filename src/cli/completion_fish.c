@@ -16,6 +16,16 @@ static void add_fish(struct strbuf *out, const char *s)
 	strbuf_addc(out, '\'');
 }
 
+static void add_fish_value(struct strbuf *out, const struct opt *o)
+{
+	AUTO_STRBUF struct strbuf words = STRBUF_INIT;
+	strbuf_adds(out, completion_is_file(o) ? " -r -F" : " -x");
+	if (!completion_is_file(o) && completion_add_values(o, &words)) {
+		strbuf_adds(out, " -a ");
+		add_fish(out, strbuf_str(&words));
+	}
+}
+
 static void add_fish_options(struct strbuf *out, const char *condition, const struct opt *table)
 {
 	for (; table && table->name; table++) {
@@ -23,7 +33,7 @@ static void add_fish_options(struct strbuf *out, const char *condition, const st
 		if (table->letter)
 			strbuf_addf(out, " -s %c", table->letter);
 		if (table->type != OPT_FLAG)
-			strbuf_adds(out, completion_is_file(table) ? " -r -F" : " -x");
+			add_fish_value(out, table);
 		strbuf_adds(out, " -d ");
 		add_fish(out, table->help);
 		strbuf_addc(out, '\n');
@@ -41,6 +51,9 @@ void completion_fish(struct strbuf *out)
 		AUTO_STRBUF struct strbuf condition = STRBUF_INIT;
 		strbuf_addf(&condition, " -n '__fish_seen_subcommand_from %s'", cmd->name);
 		add_fish_options(out, strbuf_str(&condition), cmd->options);
+		AUTO_STRBUF struct strbuf verbs = STRBUF_INIT;
+		if (completion_add_verbs(cmd, &verbs))
+			strbuf_addf(out, "complete -c signalbox -n '__fish_seen_subcommand_from %s; and not __fish_seen_subcommand_from %s' -a '%s'\n", cmd->name, strbuf_str(&verbs), strbuf_str(&verbs));
 		if (completion_lister(cmd))
 			strbuf_addf(out, "complete -c signalbox%s -a '(__signalbox_list %s)'\n", strbuf_str(&condition), completion_lister(cmd));
 	}
@@ -72,7 +85,11 @@ static void add_zsh_option(struct strbuf *out, const struct opt *o, bool by_lett
 	if (o->type != OPT_FLAG) {
 		strbuf_addc(out, ':');
 		add_zsh(out, o->value ? o->value : "value");
-		strbuf_adds(out, completion_is_file(o) ? ":_files" : ": ");
+		AUTO_STRBUF struct strbuf words = STRBUF_INIT;
+		if (!completion_is_file(o) && completion_add_values(o, &words))
+			strbuf_addf(out, ":(%s)", strbuf_str(&words));
+		else
+			strbuf_adds(out, completion_is_file(o) ? ":_files" : ": ");
 	}
 	strbuf_addc(out, '\'');
 }
@@ -107,7 +124,11 @@ void completion_zsh(struct strbuf *out)
 			strbuf_adds(out, " $globals");
 		add_zsh_options(out, cmd->options);
 		const char *lister = completion_lister(cmd);
-		strbuf_addf(out, " '1: :' '*: :%s%s%s' ;;\n", lister ? "{_signalbox_list " : "_files", lister ? lister : "", lister ? "}" : "");
+		AUTO_STRBUF struct strbuf verbs = STRBUF_INIT;
+		strbuf_adds(out, " '1: :'");
+		if (completion_add_verbs(cmd, &verbs))
+			strbuf_addf(out, " '2: :(%s)'", strbuf_str(&verbs));
+		strbuf_addf(out, " '*: :%s%s%s' ;;\n", lister ? "{_signalbox_list " : "_files", lister ? lister : "", lister ? "}" : "");
 	}
 	strbuf_adds(out, "\tesac\n}\n# autoloaded by its name, or evaluated\nif [ \"$funcstack[1]\" = _signalbox ]; then\n\t_signalbox \"$@\"\nelif (( $+functions[compdef] )); then\n\tcompdef _signalbox signalbox\nfi\n");
 }

@@ -23,7 +23,7 @@
 #define MEMORY_LITTLE_KIB ((int64_t)1 << 20)
 #define FILES_LITTLE 4096	      /* each watcher and each run takes some */
 #define CLOCK_OLDEST "2026-01-01T00:00:00.000Z" /* no right clock is behind the program that reads it */
-#define GATEWAY_TIMEOUT_MS 3000
+#define GATEWAY_TIMEOUT_MS 10000
 #define UNIT_TEXT_MAX 4096
 
 /* The data directory, or the nearest above it that is there. */
@@ -181,7 +181,7 @@ void doctor_service(const struct doctor *d, struct finding *f)
 	AUTO_FREE char *unit = service_of(d->server_pid);
 	AUTO_STRBUF struct strbuf mode = STRBUF_INIT, text = STRBUF_INIT;
 	if (!unit || str_starts(unit, "user@")) {
-		doctor_conclude(f, VERDICT_OK, d->server_pid ? "the server is no service of systemd" : "no server runs", "");
+		doctor_conclude(f, VERDICT_OK, d->server_pid ? "the server is no service of systemd" : "no server of this machine was asked", "");
 		return;
 	}
 	const char *own[] = { "systemctl", geteuid() == 0 ? "--system" : "--user", "show", "-p", "KillMode", "--value", unit, NULL };

@@ -54,7 +54,9 @@ static enum err_code list_gates(struct cli *c, struct error *e)
 	if (rc)
 		return rc;
 	if (c->json) {
-		cli_json(c, list);
+		AUTO_JS struct js *page = js_object(); /* as the other lists are */
+		js_set(page, "data", js_ref(list));
+		cli_json(c, page);
 		return ERR_OK;
 	}
 	table_init(&t, titles);

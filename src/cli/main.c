@@ -50,11 +50,15 @@ static const char say_details[] =
 	"An ended or waiting task begins its next turn: the agent goes on in its session and its workspace, and the diff is\n"
 	"still against the code the task began with. An agent at work is told at once when it can be; when it cannot, or with --queue, the\n"
 	"text is its next turn.";
+static const char interrupt_details[] =
+	"What it has done is kept, and the task ends as CANCELED (interrupted). `signalbox say` goes on from there; what was\n"
+	"queued for its next turn waits for that, and is said first.";
 static const char gates_details[] =
 	"Without GATE: a line for each that waits. With one: everything about it, and how to reply.\n"
 	"GATE is its id, or the name or id of a task with exactly one open gate; ids by their beginnings.";
 static const char answer_details[] =
-	"TEXT is the answer, or the number of an option; - reads it from standard input. Without it you are asked at the terminal.\n"
+	"TEXT is the answer, or the number of an option (1,3 where several may be chosen; =3 is the number itself); - reads it from\n"
+	"standard input. Without it you are asked at the terminal.\n"
 	"A secret is taken from the terminal, where it is not shown, or from standard input, never from the words of the command.";
 static const char secret_details[] =
 	"set reads the secret from standard input and stores it on the server, sealed; nobody can read it back.\n"
@@ -104,7 +108,7 @@ const struct command commands[] = {
 	{ "approve", GROUP_WORK, "GATE", 1, 1, "let the agent do what it asks for", NULL, approve_options, cmd_approve, NULL },
 	{ "reject", GROUP_WORK, "GATE [WHY]", 1, 2, "do not; the agent goes on without", NULL, reject_options, cmd_reject, NULL },
 	{ "answer", GROUP_WORK, "GATE [TEXT]", 1, 2, "answer a question", answer_details, answer_options, cmd_answer, NULL },
-	{ "interrupt", GROUP_WORK, "TASK", 1, 1, "ask the agent to end its turn", NULL, NULL, cmd_interrupt, NULL },
+	{ "interrupt", GROUP_WORK, "TASK", 1, 1, "ask the agent to end its turn", interrupt_details, NULL, cmd_interrupt, NULL },
 	{ "retry", GROUP_WORK, "TASK...", 1, ARGS_ANY, "begin ended tasks again, in the workspace they left", NULL, NULL, cmd_retry, NULL },
 	{ "attach", GROUP_WORK, "TASK", 1, 1, "follow a task from now on, and say things to it", attach_details, attach_options, cmd_attach, NULL },
 	{ "cancel", GROUP_WORK, "TASK...", 1, ARGS_ANY, "stop tasks; what was done so far is kept", NULL, NULL, cmd_cancel, NULL },

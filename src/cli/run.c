@@ -76,16 +76,26 @@ static void ask_earlier(struct run_view *r)
 		ask_now(r, ask_id(js_at(open, i)));
 }
 
+/* r->gate: the one that waits, as far as the events tell. */
+static void note_gate(struct run_view *r, const char *type, const char *gate)
+{
+	AUTO_STRBUF struct strbuf id = STRBUF_INIT;
+	bool blocked = str_eq(type, "gate.blocked");
+	text_add_line(&id, gate);
+	if (!blocked && (!str_starts(type, "gate.") || !str_eq(strbuf_str(&id), strbuf_str(&r->gate))))
+		return;
+	strbuf_reset(&r->gate);
+	if (blocked)
+		strbuf_adds(&r->gate, strbuf_str(&id));
+}
+
 static void on_event(void *ctx, const struct js *event, const char *line UNUSED, size_t len UNUSED)
 {
 	struct run_view *r = ctx;
 	if (r->troubled)
 		view_note(&r->view, COLOUR_DIM, "connected again");
 	r->troubled = false;
-	if (str_eq(js_str(event, "type"), "gate.blocked")) {
-		strbuf_reset(&r->gate);
-		text_add_line(&r->gate, js_str_or(js_get(event, "data"), "gate", ""));
-	}
+	note_gate(r, js_str_or(event, "type", ""), js_str_or(js_get(event, "data"), "gate", ""));
 	view_event(&r->view, event);
 	if (str_eq(js_str(event, "type"), "gate.blocked") && r->asks && r->follow->past_waiting)
 		ask_now(r, strbuf_str(&r->gate));
@@ -110,10 +120,13 @@ static void say_begin(const struct cli *c, const struct js *task)
 		cli_say(c, "task %s  %s", remote_id(task), strbuf_str(&source));
 }
 
-static void say_detached(const struct cli *c, const struct js *task)
+static void say_detached(const struct cli *c, const struct js *task, const char *gate)
 {
 	const char *t = remote_label(task);
-	cli_say(c, "detached; the task goes on\n  follow  signalbox events -f %s\n  wait    signalbox wait %s\n  stop    signalbox cancel %s", t, t, t);
+	cli_say(c, "detached; the task %s", *gate ? "waits for you" : "goes on");
+	if (*gate)
+		cli_say(c, "  reply   signalbox gates %s", gate);
+	cli_say(c, "  follow  signalbox events -f %s\n  wait    signalbox wait %s\n  stop    signalbox cancel %s", t, t, t);
 }
 
 static void say_next(const struct cli *c, const struct js *task)
@@ -174,7 +187,7 @@ enum err_code run_follow(struct cli *c, const struct js *task, int64_t after, co
 	if (!rc) {
 		tell_result(c, settled, &r);
 	} else if (rc == ERR_CANCELED && *f.interrupted) {
-		say_detached(c, task);
+		say_detached(c, task, strbuf_str(&r.gate));
 		c->exit_status = EXIT_DETACHED;
 		error_clear(e);
 		rc = ERR_OK;

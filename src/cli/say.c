@@ -21,8 +21,8 @@ static const struct {
 
 static void tell(const struct cli *c, const struct js *task)
 {
-	const char *how = js_str_or(js_get(task, "message"), "how", ""), *text = NULL;
-	for (size_t i = 0; i < ARRAY_SIZE(hows); i++)
+	const char *how = js_str_or(js_get(task, "message"), "how", ""), *text = js_flag(js_get(task, "message"), "again", false) ? "has had this message before" : NULL;
+	for (size_t i = 0; !text && i < ARRAY_SIZE(hows); i++)
 		if (str_eq(hows[i].how, how))
 			text = hows[i].text;
 	if (text)

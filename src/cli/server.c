@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define START_DEADLINE_MS 10000
+#define START_DEADLINE_MS 60000	    /* while it lives: a machine may be busy, or its disk slow */
 #define START_POLL_MS 10	    /* between two looks at the socket */
 #define CONNECT_TIMEOUT_MS 5000
 #define CALL_TIMEOUT_MS 600000	    /* a submit makes a snapshot before it answers */

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "base/yaml.h"
 #include "cli/servers.h"
+#include "cli/text.h"
 #include "core/paths.h"
 #include <inttypes.h>
 #include <strings.h>
@@ -74,6 +75,29 @@ static enum err_code from_member(struct settings *s, int i, const struct js *v, 
 	return ERR_OK;
 }
 
+static bool is_setting(const char *section, const char *key)
+{
+	AUTO_FREE char *name = mem_printf("%s.%s", section, key);
+	for (int i = 0; i < SET_COUNT; i++)
+		if (str_eq(setting_defs[i].name, name))
+			return true;
+	return false;
+}
+
+/* A slip of the pen shall not pass in silence; the rest of a server's own file is checked by the server. */
+static void note_unknown(struct settings *s, const struct js *root, const char *file)
+{
+	static const char *const sections[] = { "client", "run" };
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
+		for (struct js_iter it = js_iter(js_get(root, sections[i])); it.key && !s->ignored; js_next(&it)) {
+			AUTO_STRBUF struct strbuf key = STRBUF_INIT;
+			if (is_setting(sections[i], it.key))
+				continue;
+			text_add_line(&key, it.key);
+			s->ignored = mem_printf("%s: there is no setting %s.%s; signalbox config lists them", file, sections[i], strbuf_str(&key));
+		}
+}
+
 static enum err_code from_file(struct settings *s, const char *file, struct error *e)
 {
 	AUTO_JS struct js *root = yaml_load(file, e);
@@ -83,6 +107,8 @@ static enum err_code from_file(struct settings *s, const char *file, struct erro
 	for (int i = 0; i < SET_COUNT && !rc; i++)
 		if (!s->value[i])
 			rc = from_member(s, i, js_path(root, setting_defs[i].name), file, e);
+	if (!rc)
+		note_unknown(s, root, file);
 	return rc;
 }
 

@@ -25,7 +25,7 @@ struct settings {
 	char *value[SET_COUNT]; /* NULL: not set */
 	char *from[SET_COUNT];	/* "--server", "SIGNALBOX_SERVER", a path, "default" */
 	char **files;		/* that were read, strongest first; NULL-ended */
-	char *ignored;		/* a sentence about a member that the project's file may not set, or NULL */
+	char *ignored;		/* a sentence about a member of a file that is not taken, or NULL */
 };
 
 /* `flag` gives the value of a long option, or NULL. */

@@ -30,7 +30,7 @@ const struct opt submit_options[] = {
 	{ "prompt-file", 'F', OPT_STRING, "FILE", "read the prompt from a file" },
 	{ "agent", 'a', OPT_STRING, "NAME", "which agent: codex (the default), codex-exec, claude, command, or a configured one" },
 	{ "model", 'm', OPT_STRING, "NAME", "which model the agent uses" },
-	{ "mode", 0, OPT_STRING, "MODE", "code, ask or plan" },
+	{ "mode", 0, OPT_STRING, "code|ask|plan", "what the agent shall do: change the code, answer, or plan only" },
 	{ "environment", 0, OPT_STRING, "NAME", "how the workspace is prepared" },
 	{ "env", 'e', OPT_LIST, "K=V", "a variable for setup and agent; K alone takes it from yours" },
 	{ "setup", 0, OPT_STRING, "FILE", "a script that runs before the agent" },

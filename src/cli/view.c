@@ -5,23 +5,14 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/text.h"
+#include "cli/view_inside.h"
 #include "sandbox/sandbox.h"
 #include <inttypes.h>
 #include <string.h>
 
-#define MESSAGE_INDENT 10    /* columns before the text of a line: time and mark */
 #define FAILED_TAIL_LINES 10 /* of a setup or verify command's output */
 #define SHORT_ID 10
 #define OTHER_COLUMNS 200     /* of an event whose type is unknown */
-
-/* What a line is made into. */
-struct line {
-	struct strbuf text;
-	enum colour colour;
-	bool hide; /* nothing worth a line */
-};
-
-typedef void line_maker(struct view *v, const struct js *event, const struct js *data, struct line *l);
 
 void view_add_command(struct strbuf *out, const char *command)
 {
@@ -55,7 +46,7 @@ static void add_path(struct strbuf *out, const char *path)
 	text_add_line(out, str_starts(path, SANDBOX_WORKSPACE "/") ? path + strlen(SANDBOX_WORKSPACE "/") : path);
 }
 
-static void add_pair(struct strbuf *out, const char *before, const char *value)
+void view_add_pair(struct strbuf *out, const char *before, const char *value)
 {
 	if (str_empty(value))
 		return;
@@ -67,8 +58,8 @@ static void line_created(struct view *v, const struct js *event UNUSED, const st
 {
 	l->hide = !v->all;
 	strbuf_adds(&l->text, "created");
-	add_pair(&l->text, " ", js_str(data, "name"));
-	add_pair(&l->text, ", agent ", js_str(data, "agent"));
+	view_add_pair(&l->text, " ", js_str(data, "name"));
+	view_add_pair(&l->text, ", agent ", js_str(data, "agent"));
 }
 
 static void line_queued(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -96,8 +87,8 @@ static void line_run_started(struct view *v, const struct js *event UNUSED, cons
 	if (attempt > 1)
 		strbuf_addf(&l->text, ", attempt %" PRId64, attempt);
 	const struct js *walls = js_get(data, "walls");
-	add_pair(&l->text, ", layers ", js_str(walls, "layers"));
-	add_pair(&l->text, ", confined by ", js_str(walls, "confinement"));
+	view_add_pair(&l->text, ", layers ", js_str(walls, "layers"));
+	view_add_pair(&l->text, ", confined by ", js_str(walls, "confinement"));
 }
 
 static void line_phase(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -116,7 +107,7 @@ static void line_fetched(struct view *v UNUSED, const struct js *event UNUSED, c
 	strbuf_adds(&l->text, "code");
 	if (*commit)
 		strbuf_addf(&l->text, " %.*s", SHORT_ID, commit);
-	add_pair(&l->text, " on ", js_str(data, "branch"));
+	view_add_pair(&l->text, " on ", js_str(data, "branch"));
 	if (js_get(data, "files"))
 		strbuf_addf(&l->text, ", %" PRId64 " file%s", js_i64(data, "files", 0), js_i64(data, "files", 0) == 1 ? "" : "s");
 	if (js_flag(data, "reused", false))
@@ -127,7 +118,7 @@ static void line_ready(struct view *v, const struct js *event UNUSED, const stru
 {
 	l->hide = !v->all;
 	strbuf_adds(&l->text, "workspace ready");
-	add_pair(&l->text, ", ", js_str(data, "layers"));
+	view_add_pair(&l->text, ", ", js_str(data, "layers"));
 }
 
 static void line_warning(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -248,7 +239,7 @@ static void line_tool(struct view *v UNUSED, const struct js *event UNUSED, cons
 		strbuf_addc(&l->text, '.');
 	}
 	text_add_line(&l->text, js_str_or(data, "tool", "?"));
-	add_pair(&l->text, "  [", js_str(data, "status"));
+	view_add_pair(&l->text, "  [", js_str(data, "status"));
 	strbuf_adds(&l->text, js_str(data, "status") ? "]" : "");
 	l->colour = js_str(data, "error") ? COLOUR_RED : COLOUR_CYAN;
 }
@@ -298,7 +289,7 @@ static void line_plan_step(struct view *v, const struct js *event UNUSED, const 
 static void line_turn(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
 	strbuf_addf(&l->text, "turn %" PRId64, js_i64(data, "turn", 1));
-	add_pair(&l->text, ": ", js_str(data, "text"));
+	view_add_pair(&l->text, ": ", js_str(data, "text"));
 }
 
 static void line_retry(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -325,7 +316,7 @@ static void line_raw(struct view *v, const struct js *event UNUSED, const struct
 static void line_truncated(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
 	l->colour = COLOUR_YELLOW;
-	strbuf_adds(&l->text, "output over its limit was dropped: ");
+	strbuf_adds(&l->text, str_eq(js_str(data, "what"), "line") ? "a line of the agent was too long and is not read: " : "the record of the agent's output is full, dropped: ");
 	str_add_size(&l->text, js_i64(data, "bytes", 0));
 }
 
@@ -362,16 +353,16 @@ static void line_run_ended(struct view *v, const struct js *event UNUSED, const 
 	l->colour = good ? COLOUR_NONE : COLOUR_YELLOW;
 	strbuf_adds(&l->text, "run ended: ");
 	text_add_line(&l->text, outcome);
-	add_pair(&l->text, ", ", js_str(data, "reason"));
+	view_add_pair(&l->text, ", ", js_str(data, "reason"));
 	if (v->all)
-		add_pair(&l->text, ": ", error); /* who follows reads it in the result */
+		view_add_pair(&l->text, ": ", error); /* who follows reads it in the result */
 }
 
 static void line_done(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
 	l->hide = !v->all;
 	text_add_line(&l->text, js_str_or(data, "status", "ended"));
-	add_pair(&l->text, ": ", js_str(data, "reason"));
+	view_add_pair(&l->text, ": ", js_str(data, "reason"));
 }
 
 static void line_result(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -379,8 +370,8 @@ static void line_result(struct view *v, const struct js *event UNUSED, const str
 	l->hide = !v->all;
 	const struct js *result = js_get(data, "result") ? js_get(data, "result") : data;
 	strbuf_adds(&l->text, "result ");
-	add_pair(&l->text, "", js_str(result, "outcome"));
-	add_pair(&l->text, ": ", js_str(result, "summary"));
+	view_add_pair(&l->text, "", js_str(result, "outcome"));
+	view_add_pair(&l->text, ": ", js_str(result, "summary"));
 }
 
 static void line_progress(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
@@ -390,65 +381,25 @@ static void line_progress(struct view *v, const struct js *event UNUSED, const s
 	text_add_line(&text, js_str_or(data, "step", "working"));
 	if (js_get(data, "percent") && js_type(js_get(data, "percent")) != JS_NULL)
 		strbuf_addf(&text, " %" PRId64 " %%", js_i64(data, "percent", (int64_t)js_f64(data, "percent", 0)));
-	add_pair(&text, "  ", js_str(data, "text"));
+	view_add_pair(&text, "  ", js_str(data, "text"));
 	live_text(&v->live, strbuf_str(&text));
 }
 
-/* Louder than anything else. */
-static void line_gate(struct view *v UNUSED, const struct js *event UNUSED, const struct js *data, struct line *l)
+static void line_session(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
-	l->colour = COLOUR_YELLOW;
-	strbuf_adds(&l->text, "a human is needed");
-	if (str_eq(js_str(data, "kind"), "command") && js_str(data, "command")) {
-		strbuf_adds(&l->text, ": run ");
-		view_add_command(&l->text, js_str(data, "command"));
-		return;
-	}
-	const char *title = js_str(data, "title") ? js_str(data, "title") : js_str(data, "text");
-	add_pair(&l->text, ": ", title);
-	for (size_t i = 0; i < js_len(js_get(data, "questions")); i++) {
-		const struct js *q = js_at(js_get(data, "questions"), i);
-		const char *text = js_text(q) ? js_text(q) : js_str(q, "text");
-		if (str_eq(text, title)) /* the only question is the title itself */
-			continue;
-		strbuf_addc(&l->text, '\n');
-		text_add_spaces(&l->text, MESSAGE_INDENT - 2);
-		add_pair(&l->text, "? ", text);
-	}
+	l->hide = !v->all;
+	l->colour = COLOUR_DIM;
+	strbuf_adds(&l->text, "session");
+	view_add_pair(&l->text, " ", js_str(data, "session"));
 }
 
-/* "gate.approved" and its like: who, and what else was said. */
-static void line_settled(struct view *v UNUSED, const struct js *event, const struct js *data, struct line *l)
+static void line_turn_ended(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
 {
-	const char *type = js_str_or(event, "type", "gate.?");
-	const struct js *decision = js_get(data, "decision");
-	l->colour = COLOUR_YELLOW;
-	text_add_line(&l->text, type + strlen("gate."));
-	if (str_eq(js_str(decision, "scope"), "session"))
-		strbuf_adds(&l->text, " for the session");
-	add_pair(&l->text, " by ", js_str(decision, "actor") ? js_str(decision, "actor") : js_str(event, "actor"));
-	add_pair(&l->text, ": ", js_str(decision, "note"));
-}
-
-static void line_policy(struct view *v, const struct js *event UNUSED, const struct js *data, struct line *l)
-{
-	bool refused = str_eq(js_str(data, "decision"), "reject");
-	l->hide = !v->all && !refused; /* what was allowed shows by what is done */
-	l->colour = refused ? COLOUR_YELLOW : COLOUR_DIM;
-	strbuf_adds(&l->text, refused ? "refused" : "allowed");
-	add_pair(&l->text, " by the rule '", js_str_or(data, "rule", "?"));
-	strbuf_adds(&l->text, "': ");
-	if (js_str(data, "command"))
-		view_add_command(&l->text, js_str(data, "command"));
-	else
-		text_add_line(&l->text, js_str_or(data, "title", js_str_or(data, "kind", "?")));
-}
-
-static void line_said(struct view *v UNUSED, const struct js *event, const struct js *data, struct line *l)
-{
-	strbuf_adds(&l->text, str_eq(js_str(event, "type"), "message.queued") ? "for the next turn" : "told");
-	add_pair(&l->text, " by ", js_str(event, "actor"));
-	add_pair(&l->text, ": ", js_str(data, "text"));
+	l->hide = !v->all; /* the run's end tells it */
+	l->colour = COLOUR_DIM;
+	strbuf_adds(&l->text, "turn ended");
+	view_add_pair(&l->text, ": ", js_str(data, "status"));
+	view_add_pair(&l->text, ", ", js_str(data, "error"));
 }
 
 /* Types that we do not know are not ours to tell to who follows; in the log they stand as they are. */
@@ -473,9 +424,10 @@ static const struct {
 	{ "command.started", line_command_started }, { "command.finished", line_command_finished }, { "file.changed", line_file_changed },
 	{ "tool.finished", line_tool }, { "todo.snapshot", line_plan }, { "todo.update", line_plan_step }, { "task.turn", line_turn }, { "task.retry_scheduled", line_retry }, { "usage.added", line_usage }, { "agent.raw", line_raw },
 	{ "agent.truncated", line_truncated }, { "agent.error", line_agent_error }, { "agent.warning", line_agent_warning }, { "artifact.written", line_artifact },
-	{ "run.result", line_result }, { "run.ended", line_run_ended }, { "task.done", line_done }, { "task.waiting", line_done }, { "gate.blocked", line_gate },
-	{ "gate.approved", line_settled }, { "gate.rejected", line_settled }, { "gate.answered", line_settled }, { "gate.expired", line_settled }, { "gate.canceled", line_settled },
-	{ "policy.decided", line_policy }, { "message.sent", line_said }, { "message.queued", line_said },
+	{ "run.result", line_result }, { "run.ended", line_run_ended }, { "task.done", line_done }, { "task.waiting", line_done }, { "gate.blocked", view_line_gate },
+	{ "gate.approved", view_line_settled }, { "gate.rejected", view_line_settled }, { "gate.answered", view_line_settled }, { "gate.expired", view_line_settled }, { "gate.canceled", view_line_settled },
+	{ "policy.decided", view_line_policy }, { "message.sent", view_line_said }, { "message.queued", view_line_said }, { "message.refused", view_line_unsaid }, { "message.steered", view_line_steered },
+	{ "gate.delivered", view_line_delivered }, { "task.interrupt_asked", view_line_interrupt }, { "run.session", line_session }, { "run.turn", line_turn_ended },
 };
 
 static void make_line(struct view *v, const struct js *event, struct line *l)

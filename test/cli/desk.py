@@ -1,5 +1,6 @@
 """A program at a terminal, and somebody who types there."""
 
+import codecs
 import contextlib
 import os
 import pty
@@ -20,7 +21,7 @@ class Desk:
         self.master, slave = pty.openpty()
         self.child = subprocess.Popen(argv, env={**env, "TERM": "xterm"}, cwd=cwd, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, **more)
         self.slave = slave
-        self.text = ""
+        self.text, self.raw, self.decoder = "", "", codecs.getincrementaldecoder("utf-8")()
         self.seen = 0
 
     def read(self):
@@ -30,7 +31,8 @@ class Desk:
             data = os.read(self.master, 65536)
         except OSError:
             return False
-        self.text += COLOURS.sub("", data.decode())
+        self.raw += self.decoder.decode(data)
+        self.text = COLOURS.sub("", self.raw)  # a piece may end within a character or a colour
         return bool(data)
 
     def until(self, words):

@@ -40,17 +40,24 @@ def complete_bash(room, line):
 
 
 @pytest.mark.parametrize("line,offered", [
-    ("signalbox con", ["context", "config"]), ("signalbox ls --se", ["--search", "--server"]), ("signalbox --json ls --lab", ["--label"]), ("signalbox help atta", ["attach"])])
+    ("signalbox con", ["context", "config"]), ("signalbox ls --se", ["--search", "--server"]), ("signalbox --json ls --lab", ["--label"]), ("signalbox help atta", ["attach"]),
+    ("signalbox run --mode ", ["code", "ask", "plan"]), ("signalbox start --approvals ", ["always", "on-request", "never"]), ("signalbox wait --for ", ["terminal", "gate"]), ("signalbox ls --state DO", ["DONE"]),
+    ("signalbox server ", ["status", "start", "stop", "reload"]), ("signalbox secret ", ["set", "ls", "rm"]), ("signalbox completion z", ["zsh"])])
 def test_bash_offers_what_can_follow(room, line, offered):
     assert set(offered) <= set(complete_bash(room, line))
 
 
-@pytest.mark.parametrize("line,offered", [("signalbox con", ["context", "config"]), ("signalbox ls --lab", ["--label"]), ("signalbox server --ru", ["--runs", "--runtime"])])
+@pytest.mark.parametrize("line,offered", [("signalbox con", ["context", "config"]), ("signalbox ls --lab", ["--label"]), ("signalbox server --ru", ["--runs", "--runtime"]),
+                                          ("signalbox run --mode ", ["code", "ask", "plan"]), ("signalbox server ", ["status", "start", "stop", "reload"])])
 def test_fish_offers_what_can_follow(signalbox, room, line, offered):
     need("fish")
     script = signalbox("completion", "fish").stdout + f"\ncomplete -C '{line}'\n"
     done = subprocess.run(["fish", "--no-config"], input=script, cwd=room, capture_output=True, text=True, timeout=DEADLINE)
     assert set(offered) <= {l.split("\t")[0] for l in done.stdout.splitlines()}, done.stdout + done.stderr
+
+
+def test_bash_offers_no_option_where_a_value_is_due(room):
+    assert complete_bash(room, "signalbox run --name ") == [] and complete_bash(room, "signalbox wait --timeout ") == []
 
 
 def test_zsh_loads_it_by_name_and_by_eval(signalbox, room):

@@ -48,6 +48,35 @@ def test_run_tells_each_step_on_stderr_and_the_result_on_stdout(fake, signalbox)
     assert f"  more    signalbox show {TASK_ID}" in lines
 
 
+PEOPLE = [
+    ("gate.answered", {"gate": "g", "decision": {"decision": "answer", "actor": "user:ann", "answers": {"colour": ["blue"], "size": ["L", "XL"]}}}, "answered by user:ann: blue; L; XL"),
+    ("gate.answered", {"gate": "g", "decision": {"decision": "answer", "actor": "user:ann", "answers": {"pw": ["***"]}}}, "answered by user:ann: ***"),
+    ("gate.expired", {"gate": "g", "decision": {"decision": "expire", "then": "answer", "actor": "signalbox", "answers": {"c": ["red"]}}}, "expired by signalbox, answered: red"),
+    ("gate.expired", {"gate": "g", "decision": {"decision": "expire", "then": "reject", "actor": "signalbox"}}, "expired by signalbox, goes on without"),
+    ("gate.expired", {"gate": "g", "decision": {"decision": "expire", "then": "fail", "actor": "signalbox"}}, "expired by signalbox, the task ends"),
+    ("message.refused", {"message": 2, "refused": "no turn of the agent is running"}, "not told now, but as the next turn: no turn of the agent is running"),
+    ("task.interrupt_asked", {}, "asked to end its turn by runner"),
+    ("agent.truncated", {"what": "line", "bytes": 3145728}, "a line of the agent was too long and is not read: 3 MB"),
+    ("agent.truncated", {"what": "output", "bytes": 3145728, "kept": 67108864}, "the record of the agent's output is full, dropped: 3 MB"),
+]
+
+
+@pytest.mark.parametrize("type, data, line", PEOPLE)
+def test_what_people_and_agents_have_to_say_to_each_other_is_told(fake, signalbox, type, data, line):
+    fake.events = [make_event(1, type, data, "2026-11-20T10:00:00.000Z"), make_event(2, "task.done", {"status": "DONE"}, "2026-11-20T10:00:01.000Z")]
+    fake.settle("DONE", result={"outcome": "success", "summary": "Done.", "files": [], "added": 0, "deleted": 0})
+    shown = [l.strip().split("  ", 1)[-1] for l in signalbox("run", "--repo", "-", "x").stderr.splitlines()]
+    assert any(l == line or (type == "task.interrupt_asked" and l.startswith("asked to end its turn by ")) for l in shown), shown
+    assert line.split(" by ")[0] in signalbox("events", TASK_ID).stdout
+
+
+def test_what_is_typed_at_a_task_that_has_ended_is_told_as_not_said(fake, signalbox):
+    fake.events = [make_event(1, "task.done", {"status": "DONE"}, "2026-11-20T10:00:00.000Z")]
+    fake.settle("DONE", result={"outcome": "success", "summary": "Done.", "files": [], "added": 0, "deleted": 0})
+    r = signalbox("attach", "-i", TASK_ID, stdin="go left\n")
+    assert r.returncode == 0 and f"signalbox say {TASK_ID}" in r.stderr and not fake.sent("POST", f"/v1/tasks/{TASK_ID}/messages")
+
+
 def test_run_with_json_prints_only_the_final_task_on_stdout(fake, signalbox):
     story(fake)
     r = signalbox("run", "--repo", "-", "--json", "-q", "do it")

@@ -165,13 +165,46 @@ def test_a_gate_that_is_settled_tells_who_was_first(gates, signalbox):
 
 
 @pytest.mark.parametrize("words, expected", [
-    (("blue",), {"q1": ["blue"]}), (("2",), {"q1": ["blue"]}), (("--option", "1"), {"q1": ["red"]}), (("--set", "q1=red"), {"q1": ["red"]}), (("--set", "1=2"), {"q1": ["blue"]}), (("9",), {"q1": ["9"]}),
+    (("blue",), {"q1": ["blue"]}), (("2",), {"q1": ["blue"]}), (("--option", "1"), {"q1": ["red"]}), (("--set", "q1=red"), {"q1": ["red"]}), (("--set", "1=2"), {"q1": ["blue"]}), (("=9",), {"q1": ["9"]}), (("nine",), {"q1": ["nine"]}),
 ])
 def test_an_answer_is_an_options_number_its_label_or_words(gates, signalbox, words, expected):
     gates.add(question_gate(question(options=("red", "blue"))))
     r = signalbox("answer", GATE, *words)
     assert r.returncode == 0, r.stderr
     assert gates.posts == [{"decision": "answer", "answer": expected}]
+
+
+@pytest.mark.parametrize("words", [("9",), ("0",), ("--set", "q1=3"), ("--option", "3")])
+def test_a_number_that_no_option_has_is_no_answer(gates, signalbox, words):
+    gates.add(question_gate(question(options=("red", "blue"), free_text=True)))
+    r = signalbox("answer", GATE, *words)
+    assert r.returncode == 2 and "2 options" in r.stderr and gates.posts == []
+
+
+def test_where_options_are_numbers_another_number_is_an_answer(gates, signalbox):
+    gates.add(question_gate(question(options=("2", "4"), free_text=True)))
+    assert signalbox("answer", GATE, "16").returncode == 0
+    assert gates.posts == [{"decision": "answer", "answer": {"q1": ["16"]}}]
+
+
+@pytest.mark.parametrize("typed, expected", [("1,3", ["red", "green"]), ("1, 3", ["red", "green"]), ("2", ["blue"]), ("red, mostly", ["red, mostly"])])
+def test_where_several_may_be_chosen_they_are_given_by_their_numbers(gates, signalbox, typed, expected):
+    gates.add(question_gate(question(options=("red", "blue", "green"), free_text=True, multiple=True)))
+    assert signalbox("answer", GATE, typed).returncode == 0
+    assert gates.posts == [{"decision": "answer", "answer": {"q1": expected}}]
+    assert "several" in signalbox("gates", GATE).stdout
+
+
+@pytest.mark.parametrize("asked, line", [
+    ([question()], " TEXT"), ([question(options=("red", "blue"))], " NUMBER"), ([question(secret=True)], ""), ([question("$(id)"), question("b")], " --set 1=TEXT --set 2=TEXT")])
+def test_a_gate_says_how_its_questions_are_answered(gates, signalbox, asked, line):
+    gates.add(question_gate(*asked))
+    assert f"signalbox answer {GATE}{line}" in [l.strip() for l in signalbox("gates", GATE).stdout.splitlines()]
+
+
+def test_gates_in_json_are_a_list_as_every_other(gates, signalbox):
+    gates.add(make_gate())
+    assert [g["id"] for g in json.loads(signalbox("gates", "--json").stdout)["data"]] == [GATE]
 
 
 def test_an_answer_is_read_from_standard_input(gates, signalbox):
@@ -250,6 +283,12 @@ def test_say_tells_what_became_of_the_words(fake, signalbox):
         r = signalbox("say", TASK_ID, "go left", "--id", "m-1")
         assert r.returncode == 0 and words in r.stderr
     assert fake.sent("POST", f"/v1/tasks/{TASK_ID}/messages")[0] == {"text": "go left", "id": "m-1"}
+
+
+def test_say_again_is_told_as_said_before(fake, signalbox):
+    fake.on("POST", r"/v1/tasks/([^/]+)/messages", lambda h, q, t: h.send_json(200, dict(fake.tasks[TASK_ID], message={"n": 1, "id": "m-1", "again": True})))
+    r = signalbox("say", TASK_ID, "go left", "--id", "m-1")
+    assert r.returncode == 0 and "had this message before" in r.stderr and "next turn" not in r.stderr
 
 
 def test_say_to_an_agent_that_cannot_be_steered_offers_the_queue(fake, signalbox):
@@ -397,6 +436,16 @@ def test_a_secret_is_typed_without_being_shown(fake, gates, desk):
     assert gates.posts[0]["answer"] == {"pw": ["open-sesame"]}
 
 
+@pytest.mark.parametrize("typed, expected", [(b"/n\n", {"decision": "reject"}), (b"/a\n", {"decision": "abort"}), (b"/n too\n", {"decision": "answer", "answer": {"pw": ["/n too"]}})])
+def test_a_secret_question_is_refused_by_a_letter_alone_and_words_stay_secret(fake, gates, desk, typed, expected):
+    Story(fake, gates, question_gate(question("pw", "Password?", secret=True)))
+    d = desk("run", "--repo", "-", "x")
+    assert "Words behind a letter" not in d.until("\n> ")
+    os.write(d.master, typed)
+    assert d.finish() == 0
+    assert gates.posts == [expected]
+
+
 def test_a_form_is_asked_member_by_member(fake, gates, desk):
     schema = {"type": "object", "properties": {"name": {"type": "string", "title": "Your name"}, "n": {"type": "integer"}, "ok": {"type": "boolean"}, "k": {"type": "string", "enum": ["a", "b"]}, "more": {"type": "string"}},
               "required": ["name"]}
@@ -455,7 +504,8 @@ def test_an_interrupt_at_the_prompt_detaches_and_leaves_the_terminal_as_it_was(f
     d = desk("run", "--repo", "-", "x")
     d.until("\n> ")
     d.child.send_signal(signal.SIGINT)
-    d.until("detached")
+    d.until("detached; the task waits for you")
+    d.until("signalbox gates " + GATE)
     assert d.echoes()
     assert d.finish() == 130
     assert gates.posts == []

@@ -1,5 +1,6 @@
 """What people see: columns, colour and the live line, on a real pseudo-terminal of a known width."""
 
+import codecs
 import fcntl
 import json
 import os
@@ -26,7 +27,7 @@ class Screen:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.child = subprocess.Popen([PROGRAM, *words], env={**env, "TERM": "xterm"}, cwd=cwd, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
         os.close(slave)
-        self.text = ""
+        self.text, self.decoder = "", codecs.getincrementaldecoder("utf-8")()
 
     def read(self):
         if not select.select([self.master], [], [], DEADLINE)[0]:
@@ -35,7 +36,7 @@ class Screen:
             data = os.read(self.master, 65536)
         except OSError:  # the last writer has gone
             return False
-        self.text += data.decode()
+        self.text += self.decoder.decode(data)  # a piece may end within a character
         return bool(data)
 
     def until(self, words):

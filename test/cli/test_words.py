@@ -115,6 +115,14 @@ def test_a_projects_file_cannot_say_whom_we_talk_to(signalbox, room):
     assert "may not set client.server" in r.stderr
 
 
+@pytest.mark.parametrize("text, words", [("run:\n  agnt: command\n", "run.agnt"), ("client:\n  sever: x\n", "client.sever"), ("run:\n  \"a\\e[2Jb\": 1\n", "run.")])
+def test_a_setting_that_there_is_not_is_told(signalbox, room, text, words):
+    with open(os.path.join(room, "work", ".signalbox.yaml"), "w") as f:
+        f.write(text)
+    r = signalbox("config")
+    assert r.returncode == 0 and "there is no setting " + words in r.stderr and "\x1b" not in r.stderr
+
+
 def test_config_never_shows_the_token(signalbox):
     r = signalbox("config", env={"SIGNALBOX_TOKEN": "hush-hush"})
     assert "hush-hush" not in r.stdout + r.stderr

@@ -21,6 +21,7 @@
 #include <sys/syscall.h>
 
 #define AGENT_UMASK 022
+#define CHROOT_HINT "in a chroot the kernel makes no user namespaces, whatever is set: use a container, or pivot_root"
 
 struct identity identity_of(uid_t uid, gid_t gid)
 {
@@ -43,6 +44,14 @@ static enum err_code write_text(const char *path, const char *text, struct error
 	return ERR_OK;
 }
 
+const char *identity_refused_hint(int cause)
+{
+	if (cause == EPERM)
+		return "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0); "
+		       CHROOT_HINT;
+	return "allow unprivileged user namespaces: sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns";
+}
+
 static enum err_code drop_root(const struct identity *id, struct error *e)
 {
 	if (setgroups(0, NULL) < 0 || setresgid(id->gid, id->gid, id->gid) < 0 || setresuid(id->uid, id->uid, id->uid) < 0)
@@ -51,8 +60,9 @@ static enum err_code drop_root(const struct identity *id, struct error *e)
 		return error_set(e, ERR_INTERNAL, "become uid %u: still root", (unsigned)id->uid);
 	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0) {
+		int cause = errno;
 		enum err_code rc = error_errno(e, "make a user namespace as uid %u", (unsigned)id->uid);
-		error_hint(e, "allow unprivileged user namespaces: sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns");
+		error_hint(e, "%s", identity_refused_hint(cause));
 		return rc;
 	}
 	return ERR_OK;
@@ -108,8 +118,13 @@ static void keyring_new(void)
  * Where /proc may not be mounted bwrap cannot mount the sandbox's either and says so. */
 static enum err_code mounts_take(struct error *e)
 {
-	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return error_errno(e, "make the mounts private");
+	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		int cause = errno;
+		enum err_code rc = error_errno(e, "make the mounts private");
+		if (cause == EINVAL) /* / is no mount point */
+			error_hint(e, CHROOT_HINT);
+		return rc;
+	}
 	(void)mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	return ERR_OK;
 }

@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define PROBE_WAIT_MS 5000
+#define PROBE_WAIT_MS 60000 /* a trial that a busy machine is late with is no wall that is missing */
 
 struct scratch {
 	char *root, *lower, *upper, *work, *merged;

@@ -342,9 +342,10 @@ static enum err_code links_open(bool control, struct links *l, struct error *e)
 
 static enum err_code clone_failed(struct error *e)
 {
+	int cause = errno;
 	enum err_code rc = error_errno(e, "make the sandbox's namespaces");
 
-	error_hint(e, "allow unprivileged user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)");
+	error_hint(e, "%s", identity_refused_hint(cause));
 	return rc;
 }
 

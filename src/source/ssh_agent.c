@@ -15,10 +15,10 @@
 #include <sys/un.h>
 #include <time.h>
 
-#define START_TIMEOUT_MS 5000
+#define START_TIMEOUT_MS 30000
 #define START_POLL_MS 2
 #define END_WAIT_MS 2000
-#define ADD_TIMEOUT_MS ((int64_t)10000)
+#define ADD_TIMEOUT_MS ((int64_t)30000)
 
 struct ssh_agent {
 	struct proc proc;

@@ -1,8 +1,10 @@
 /* Real sandboxes, by both roads: as root (the stage becomes the agent's uid), and as an ordinary user. */
 #include "sandbox_site.h"
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
@@ -382,6 +384,42 @@ static void this_machine_is_probed(void **state)
 
 #define IN_SITE(t) cmocka_unit_test_setup_teardown(t, site_setup, site_teardown)
 
+/* There the kernel makes no user namespace, whatever is set; with a mount point of its own it says so in other words. */
+static int probe_in_chroot(const struct site *s, bool mounted)
+{
+	struct sandbox_probe probe;
+	int status = 0;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		bool there = !mounted || (unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+						 mount(s->dir, s->dir, NULL, MS_BIND, NULL) == 0);
+		if (!there || chroot(s->dir) < 0 || chdir("/") < 0)
+			_exit(99);
+		sandbox_probe("/", s->uid, s->gid, &probe);
+		_exit(probe.userns ? 1 : strstr(probe.why, "in a chroot") ? 0 : 2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* The thread sanitizer's own locks do not survive a clone within a fork: the trial may then stand still. */
+#ifdef __SANITIZE_THREAD__
+#define CLONES_IN_A_FORK false
+#else
+#define CLONES_IN_A_FORK true
+#endif
+
+static void a_chroot_is_told_as_the_cause(void **state)
+{
+	const struct site *s = *state;
+
+	if (geteuid() != 0 || !CLONES_IN_A_FORK)
+		skip();
+	assert_int_equal(probe_in_chroot(s, false), 0);
+	assert_int_equal(probe_in_chroot(s, true), 0);
+}
+
 static const struct CMUnitTest tests[] = {
 	IN_SITE(changes_land_in_the_upper_layer_and_nowhere_else),
 	IN_SITE(a_plain_workspace_is_used_as_it_is),
@@ -409,6 +447,7 @@ static const struct CMUnitTest tests[] = {
 	IN_SITE(a_stage_call_ends_with_its_death_socket),
 	IN_SITE(a_child_list_of_the_caller_is_not_disturbed),
 	IN_SITE(this_machine_is_probed),
+	IN_SITE(a_chroot_is_told_as_the_cause),
 };
 
 /* A build tree below /root is out of a user's reach. */

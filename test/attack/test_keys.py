@@ -9,7 +9,7 @@ import sys
 import pytest
 import raw
 from attack_site import AttackSite
-from e2e_site import proc_text
+from e2e_site import bytes_of, files_below, proc_text
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "suite"))
 from gateway_site import Upstream  # noqa: E402
@@ -87,13 +87,6 @@ def nosy(site):
     return task["id"]
 
 
-def files(*tops):
-    for top in tops:
-        for path in pathlib.Path(top).rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                yield path
-
-
 def test_what_the_provider_says_of_its_key_reaches_nobody(site, parrot, nosy):
     assert parrot.asked >= 130
     said = (site.run_dir(nosy) / "runtime/events.jsonl").read_bytes()
@@ -105,8 +98,8 @@ def test_what_the_provider_says_of_its_key_reaches_nobody(site, parrot, nosy):
 
 
 def test_no_file_event_or_log_has_the_key(site, nosy):
-    for path in files(site.data, site.runtime, site.home):
-        assert KEY.encode() not in path.read_bytes(), path
+    for path in files_below(site.data, site.runtime, site.home):
+        assert KEY.encode() not in bytes_of(path), path
     assert KEY not in json.dumps(site.events(nosy)) and KEY not in json.dumps(site.get(f"/v1/tasks/{nosy}"))
     for path in ("/metrics", "/readyz?verbose", "/v1/doctor", "/v1/agents", "/version"):
         assert KEY not in json.dumps(site.call("GET", path)[1]), path
@@ -129,10 +122,10 @@ def test_the_runners_token_is_nowhere_that_the_agent_or_the_record_could_tell(si
         hashes = {row[0] for row in db.execute("SELECT token_hash FROM runs")}
     assert hashes
     words = set()
-    for path in files(site.data, site.runtime):
+    for path in files_below(site.data, site.runtime):
         if path.name.startswith("signalbox.db"):
             continue
-        words |= set(re.findall(rb"[A-Za-z0-9_-]{16,}", path.read_bytes()))
+        words |= set(re.findall(rb"[A-Za-z0-9_-]{16,}", bytes_of(path)))
     words |= set(re.findall(rb"[A-Za-z0-9_-]{16,}", site.log("server").encode()))
     assert len(words) > 100
     assert not [w for w in words if hashlib.sha256(w).hexdigest() in hashes]
@@ -154,6 +147,6 @@ def test_a_key_that_is_offered_later_is_kept_in_memory_only(site):
     assert status < 500 and later not in json.dumps(body)
     site.call("POST", "/v1/keys", {"provider": "nobody", "key": later})
     site.call("POST", "/v1/keys", {"provider": "parrot", "key": later, "more": later})
-    for path in files(site.data, site.runtime):
-        assert later.encode() not in path.read_bytes(), path
+    for path in files_below(site.data, site.runtime):
+        assert later.encode() not in bytes_of(path), path
     assert later not in site.log("server")

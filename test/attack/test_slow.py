@@ -73,7 +73,7 @@ def test_a_crowd_that_never_ends_its_heads_is_let_go_and_others_are_served(site,
             left = crowd.dribble(b"a" if words else b"")
             most = max(most, site.pss())
             return served(site, address) and left == 0
-        wait_for("all of them to be let go", gone, 90)
+        wait_for("all of them to be let go", gone, 300)
     assert most - before < CROWD * POOL_KIB + 16 * MIB, (before, most)
 
 
@@ -160,11 +160,11 @@ while not os.path.exists(home + "/go"):
 
 def test_one_sandbox_cannot_take_the_gateways_connections_from_another(new_site):
     site = new_site(model=True)
-    hog = site.submit("python3 - <<'END'\n" + HOG + "\nEND", timeout_ms=120000)
+    hog = site.submit("python3 - <<'END'\n" + HOG + "\nEND", timeout_ms=600000)
     made = site.directory(hog) / "agents/main/home/made"
     wait_for("thousands of connections", lambda: made.exists() or site.task(hog)["completed_at"])
     assert made.exists(), site.story(hog)
-    ask = """curl -sS -m 60 -i "$OPENAI_BASE_URL/responses" -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' -d '{"model":"m","input":"[scenario fix-test]"}'"""
+    ask = """curl -sS -m 120 -i "$OPENAI_BASE_URL/responses" -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' -d '{"model":"m","input":"[scenario fix-test]"}'"""
     for _ in range(5):
         task = site.run(ask)
         said = (site.run_dir(task["id"]) / "runtime/events.jsonl").read_text()
@@ -188,7 +188,7 @@ def test_a_server_without_free_descriptors_refuses_nobody_it_has_and_recovers(ne
             s = stack.enter_context(contextlib.closing(raw.dial(site.runtime / "signalbox.sock", 5)))
             kept.append(s)
         for s in kept[:4]:
-            body = json.dumps({"prompt": "true", "agent": "command", "source": {"kind": "git", "url": "https://example.invalid/x.git"}}).encode()
+            body = json.dumps({"prompt": "true", "agent": "command", "source": {"kind": "git", "url": "http://127.0.0.1:1/x.git"}}).encode()
             s.sendall(b"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             with contextlib.suppress(socket.timeout):
                 answer = raw.Reader(s).answer()
@@ -202,4 +202,4 @@ def test_a_server_without_free_descriptors_refuses_nobody_it_has_and_recovers(ne
         assert site.task(one)["id"] == one
         site.call("POST", f"/v1/tasks/{one}/cancel", {})
     site.run("echo again")
-    wait_for("what could not be cleared up without descriptors", lambda: not site.left_of_runs(), 90)  # by the next reconcile
+    wait_for("what could not be cleared up without descriptors", lambda: not site.left_of_runs(), 300)  # by the next reconcile

@@ -131,8 +131,13 @@ class Nginx:
         (self.dir / "conf").write_text(NGINX.format(dir=self.dir, address=site.tcp()[1], host=site.tcp()[1], token=site.token()))
         self.socket = self.dir / "sock"
         self.child = subprocess.Popen([PROGRAM, "-p", str(self.dir), "-c", str(self.dir / "conf")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for("nginx", lambda: self.socket.exists() or self.child.poll() is not None)
+        wait_for("nginx", lambda: self.listens() or self.child.poll() is not None)
         assert self.child.poll() is None, (self.dir / "error.log").read_text()
+
+    def listens(self):
+        with contextlib.suppress(OSError), raw.dial(self.socket):  # its file is there a moment before
+            return True
+        return False
 
     def passed_on(self):
         """How many requests it has given to us."""

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "test" / "suite"))
 from openapi_check import Description  # noqa: E402
-from gateway_site import CODEX, SCENARIOS, UnixConnection, wait_for  # noqa: E402  (how to wait and to call a unix socket is known there)
+from gateway_site import CODEX, SCENARIOS, UnixConnection, wait_for, whole_lines  # noqa: E402  (how to wait and to call a unix socket is known there)
 
 BUILD = pathlib.Path(os.environ.get("SIGNALBOX_BUILD", ROOT / "build")).resolve()
 PROGRAM = BUILD / "signalbox"
@@ -35,11 +35,12 @@ SANITIZERS = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS")
 
 def ordinary_user():
     """The ordinary user that a root test becomes; made when it is not there."""
-    try:
-        return pwd.getpwnam(USER)
-    except KeyError:
-        subprocess.run(["useradd", "-m", USER], check=False, capture_output=True)  # another test may be making it too
-        return pwd.getpwnam(USER)
+    def found():
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(USER)
+    if not found():
+        subprocess.run(["useradd", "-m", USER], check=False, capture_output=True)  # another test may be making it too, and not be done
+    return wait_for(f"the user {USER}", found, END_S)
 
 
 def processes():
@@ -50,6 +51,20 @@ def proc_text(pid, name):
     """A file of /proc, or nothing when the process is gone or not ours to look at."""
     with contextlib.suppress(OSError):
         return pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""
+
+
+def files_below(*tops):
+    """The regular files of a place that is lived in: what is cleared away meanwhile is passed over."""
+    for top in tops:
+        for here, _, names in os.walk(top):
+            yield from (path for path in (pathlib.Path(here, name) for name in names) if path.is_file() and not path.is_symlink())
+
+
+def bytes_of(path):
+    """What a file holds; nothing when it was cleared away meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
     return b""
 
 
@@ -296,7 +311,7 @@ class Site:
         path = self.directory(id) / "events.jsonl"
 
         def whole():
-            lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+            lines = [json.loads(line) for line in whole_lines(path)]
             return lines if lines and lines[-1]["seq"] >= head else None
         return wait_for("events.jsonl", whole)
 

@@ -123,7 +123,7 @@ def test_wait_answers_at_the_end_or_when_its_time_is_up(site):
     task = site.get(f"/v1/tasks/{id}/wait?timeout=0")
     assert task["done"] is False
     answers = []
-    threads = [threading.Thread(target=lambda: answers.append(site.get(f"/v1/tasks/{id}/wait?timeout=60"))) for _ in range(40)]
+    threads = [threading.Thread(target=lambda: answers.append(site.get(f"/v1/tasks/{id}/wait?timeout=120"))) for _ in range(40)]
     [t.start() for t in threads]
     site.release(id)
     [t.join(120) for t in threads]
@@ -247,7 +247,7 @@ def test_an_agent_that_ignores_the_cancel_is_ended_all_the_same(site):
 
 
 def test_a_timeout_is_told_as_one(site):
-    task = site.run("echo made > made.txt; sleep 1000", status="TIMEOUT", timeout_ms=3000)
+    task = site.run("echo made > made.txt; sleep 1000", status="TIMEOUT", timeout_ms=10000)
     assert task["reason"] == "run_timeout" and b"made.txt" in site.patch(task["id"])
     assert site.cli("wait", task["id"]).returncode == 124
 

@@ -363,7 +363,8 @@ def test_the_command_line_goes_on_when_the_server_comes_back(new_site):
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **site.identity())
 
     def is_coming():
-        return any(p.stat().st_size > 1 << 20 for p in (site.data / "uploads").glob("*.part")) or child.poll() is not None
+        with contextlib.suppress(FileNotFoundError):  # it has come altogether
+            return any(p.stat().st_size > 1 << 20 for p in (site.data / "uploads").glob("*.part")) or child.poll() is not None
     wait_for("the archive to come", is_coming)
     site.kill_server()
     site.start_server()

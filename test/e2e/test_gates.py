@@ -290,7 +290,7 @@ def test_words_steer_the_running_turn(site):
     assert status == 202 and said["message"]["how"] == "steering"
     wait_for("the message", lambda: site.events(task, "message.steered"))
     status, again = site.call("POST", f"/v1/tasks/{task}/messages", {"text": "[steer left]", "id": "m-1"})
-    assert status == 202 and again["message"]["n"] == said["message"]["n"]
+    assert status == 202 and again["message"] == {"n": said["message"]["n"], "id": "m-1", "again": True}
     assert site.call("POST", f"/v1/tasks/{task}/messages", {"text": "else", "id": "m-1"})[0] == 422
     site.call("POST", f"/v1/tasks/{task}/interrupt", {})
     end = ended(site, task)

@@ -12,7 +12,7 @@ import subprocess
 import threading
 
 import pytest
-from e2e_site import DEADLINE, PROGRAM, tcp_call, wait_for
+from e2e_site import DEADLINE, PROGRAM, bytes_of, files_below, tcp_call, wait_for
 
 SITE = {"model": False, "listen": "127.0.0.1:0"}
 
@@ -84,9 +84,8 @@ def test_a_401_says_how_to_be_let_in(site):
 def test_a_token_is_told_once_and_kept_as_a_hash(site):
     text = make_token(site, "hashed")
     assert "hashed" in [t["name"] for t in site.get("/v1/tokens")["data"]] and text not in json.dumps(site.get("/v1/tokens"))
-    for path in site.data.rglob("*"):
-        if path.is_file():
-            assert text.encode() not in path.read_bytes(), path
+    for path in files_below(site.data):
+        assert text.encode() not in bytes_of(path), path
     assert text not in site.log("server")
 
 

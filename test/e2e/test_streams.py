@@ -248,7 +248,7 @@ class Reader:
         """For the first time, or again behind the last id that it has seen."""
         if self.socket:
             self.socket.close()
-        self.tail, self.over = b"", False
+        self.tail, self.over, self.ended = b"", False, False
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if self.window:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.window)
@@ -267,23 +267,28 @@ class Reader:
             for n in re.findall(rb"^id: (\d+)$", frames, re.M):
                 assert int(n) == self.next
                 self.next += 1
-            self.over = self.over or b"event: end" in frames
+            self.ended = self.ended or b"event: end" in frames
+            self.over = self.over or self.ended
 
 
 def rss(pid):
     return int(re.search(rb"VmRSS:\s+(\d+)", proc_text(pid, "status"))[1]) << 10
 
 
-def read_until(readers, done):
+def read_until(readers, done, come_back=False):
+    """On a machine that is slow enough we lag ourselves, and are let go: who comes back then goes on where he was."""
     with selectors.DefaultSelector() as ready:
         for r in readers:
             ready.register(r.socket, selectors.EVENT_READ, r)
         while not done():
             for key, _ in ready.select(5):
-                key.data.read()
-                if key.data.over:
-                    with contextlib.suppress(KeyError):
-                        ready.unregister(key.fileobj)
+                r = key.data
+                r.read()
+                if r.over:
+                    ready.unregister(key.fileobj)
+                if r.over and not r.ended and come_back:
+                    r.come()
+                    ready.register(r.socket, selectors.EVENT_READ, r)
 
 
 def test_a_crowd_reads_without_gaps_beside_readers_that_stop_and_the_server_stays_small(new_site):
@@ -294,7 +299,7 @@ def test_a_crowd_reads_without_gaps_beside_readers_that_stop_and_the_server_stay
     before = rss(site.server.pid)
     stalled = [Reader(site, id, 0, window=4096) for _ in range(STALLED)]
     readers = [Reader(site, id, EVENTS * n // READERS) for n in range(READERS)]
-    read_until(readers, lambda: all(r.next > EVENTS for r in readers))
+    read_until(readers, lambda: all(r.next > EVENTS for r in readers), come_back=True)
     site.release(id)
     joined = []
 
@@ -306,7 +311,7 @@ def test_a_crowd_reads_without_gaps_beside_readers_that_stop_and_the_server_stay
 
     joins = [threading.Thread(target=join) for _ in range(20)]
     [t.start() for t in joins]
-    read_until(readers, lambda: all(r.over for r in readers))
+    read_until(readers, lambda: all(r.ended for r in readers), come_back=True)
     [t.join(JOIN_S) for t in joins]
     grown = rss(site.server.pid) - before
     last = site.task(id)["last_seq"]

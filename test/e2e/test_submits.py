@@ -6,7 +6,7 @@ import socket
 import threading
 
 import pytest
-from e2e_site import wait_for
+from e2e_site import DEADLINE, wait_for
 
 CROWD = 24
 EACH = 25
@@ -93,7 +93,7 @@ def test_a_server_that_is_stopped_or_killed_among_submits_has_lost_none_that_it_
                         some.set()
         posting = threading.Thread(target=crowd, args=(post_until_it_ends,))
         posting.start()
-        assert some.wait(60)
+        assert some.wait(DEADLINE)
         end()
         posting.join()
         full.start_server()

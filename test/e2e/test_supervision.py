@@ -227,6 +227,24 @@ def test_rows_that_contradict_each_other_are_mended_and_told(new_site):
     assert 'signalbox_reconcile_findings_total{kind="queue_row_missing"} 1' in site.get("/metrics")
 
 
+@pytest.mark.parametrize("old", ["task.yaml", "agents/main/state.json"])
+def test_an_ended_tasks_record_that_says_running_is_written_again(new_site, old):
+    site = new_site(model=False)
+    task = site.run("echo one > one.txt")["id"]
+    path = site.directory(task) / old
+    right = path.read_text()
+    site.kill_server()
+    path.write_text(right.replace("DONE", "RUNNING"))
+    assert path.read_text() != right
+    with contextlib.closing(sqlite3.connect(site.data / "signalbox.db")) as db, db:
+        db.execute("UPDATE tasks SET completed_at=completed_at-3600000")  # not what is being written just now,
+        db.execute("UPDATE runs SET released=1")  # and its runner was seen to be gone
+    site.own(site.data) if site.user else None
+    site.start_server()
+    wait_for("the finding", lambda: site.get("/v1/reconcile")["counts"].get("record_outdated") == 1)
+    wait_for("the record", lambda: "RUNNING" not in path.read_text() and "DONE" in path.read_text())
+
+
 def test_a_stop_tells_the_streams_and_leaves_the_runs_alone(new_site):
     site = new_site(model=False)
     id = site.submit("until [ -e ~/go ]; do sleep 0.02; done; echo finished")
@@ -287,7 +305,7 @@ def test_a_wait_costs_no_thread_and_ends_with_the_task(site):
         conn = http.client.HTTPConnection("localhost")
         conn.sock = socket.socket(socket.AF_UNIX)
         conn.sock.connect(str(site.runtime / "signalbox.sock"))
-        conn.request("GET", f"/v1/tasks/{id}/wait?timeout=60")
+        conn.request("GET", f"/v1/tasks/{id}/wait?timeout=120")
         conns.append(conn)
     assert site.call("GET", "/version")[0] == 200  # others are served meanwhile
     site.release(id)

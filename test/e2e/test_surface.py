@@ -11,7 +11,7 @@ import subprocess
 import threading
 
 import pytest
-from e2e_site import ROOT, wait_for
+from e2e_site import DEADLINE, ROOT, wait_for
 from gateway_site import UnixConnection
 
 SITE = {"model": False}
@@ -209,7 +209,7 @@ def at_once(site, n, ask, told=None):
     told, start = [] if told is None else told, threading.Barrier(n)
 
     def one(i):
-        conn = UnixConnection(site.runtime / "signalbox.sock", 60)
+        conn = UnixConnection(site.runtime / "signalbox.sock", DEADLINE)
         start.wait()
         with contextlib.suppress(OSError, http.client.HTTPException):
             for doc, key in ask(i):
@@ -222,7 +222,7 @@ def at_once(site, n, ask, told=None):
     for t in threads:
         t.start()
     for t in threads:
-        t.join(120)
+        t.join(DEADLINE)
     return told
 
 

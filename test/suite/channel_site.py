@@ -5,7 +5,7 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from e2e_site import Site  # noqa: E402
+from e2e_site import Site, wait_for  # noqa: E402
 from ws_client import WebSocket  # noqa: E402
 
 SILENCE_S = 5  # the least heartbeat limit that the configuration allows: for tests of what comes after it
@@ -27,7 +27,7 @@ class ChannelSite(Site):
 
     def tcp(self):
         """(address, Host header, bearer token)"""
-        line = next(line for line in reversed(self.log("server").splitlines()) if line.startswith("http://"))
+        line = wait_for("its address", lambda: [line for line in self.log("server").splitlines() if line.startswith("http://")])[-1]
         host = line[len("http://"):]
         return (host.split(":")[0], int(host.split(":")[1])), host, (self.data / "token").read_text().strip()
 

@@ -36,14 +36,21 @@ def token(key=KEY, **claims):
 
 
 def wait_for(what, condition, timeout=WAIT_S):
-    """Looks again until it is so; the thing itself is waited for, not a time."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
+    """Looks again until it is so; the thing itself is waited for, not a time.  The last look is after the time is up: the machine may have stood still."""
+    end, late = time.monotonic() + timeout, False
+    while not late:
+        late = time.monotonic() >= end
         result = condition()
         if result:
             return result
         select.select([], [], [], 0.01)
     raise AssertionError(f"waited in vain for {what}")
+
+
+def whole_lines(path):
+    """The lines of a file that is being written; the last one counts when it has its end."""
+    data = path.read_bytes() if path.exists() else b""
+    return data[:data.rfind(b"\n") + 1].decode().splitlines()
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -228,7 +235,7 @@ class Site:
 
     def record(self, run="run1"):
         path = self.records / f"{run}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in whole_lines(path)]
 
     def ended(self, count=1, run="run1"):
         """The end lines of a run, once there are so many."""
@@ -236,7 +243,7 @@ class Site:
 
     def asked(self):
         """What the scripted model was asked so far."""
-        return [json.loads(line) for line in (self.dir / "model.out").read_text().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in whole_lines(self.dir / "model.out") if line.startswith("{")]
 
     def close(self):
         for child in self.children:

@@ -213,16 +213,22 @@ def test_a_slow_reader_holds_up_the_upstream_instead_of_filling_memory(site):
 
 # ---- what goes wrong upstream
 
-def test_an_upstream_that_is_not_there_is_named_and_the_key_is_not(site):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    site.provider("dead", port)
+@pytest.fixture
+def dead_port():
+    """A port that nobody listens on, and that nobody else is given meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_an_upstream_that_is_not_there_is_named_and_the_key_is_not(site, dead_port):
+    site.provider("dead", dead_port)
     site.gateway()
     status, reply = site.ask()
     assert (status, reply["error"]["code"]) == (502, "provider_unreachable")
-    assert f"127.0.0.1:{port}" in reply["error"]["message"]
+    assert f"127.0.0.1:{dead_port}" in reply["error"]["message"]
     assert PROVIDER_KEY not in json.dumps(reply)
-    assert site.record()[-1]["status"] == 502 and "refused" in site.record()[-1]["error"]
+    assert site.ended()[-1]["status"] == 502 and "refused" in site.ended()[-1]["error"]
 
 
 def test_a_silent_upstream_is_given_up_after_the_idle_limit(site):
@@ -731,12 +737,10 @@ def test_codex_ends_when_the_model_never_answers(site, name):
 
 
 @codex
-def test_codex_ends_when_there_is_no_provider_and_when_there_is_no_gateway(site):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    site.provider("dead", port)
+def test_codex_ends_when_there_is_no_provider_and_when_there_is_no_gateway(site, dead_port):
+    site.provider("dead", dead_port)
     site.gateway()
     rc, lines = site.codex("hello", token())
     assert rc == 1 and "the model provider at 127.0.0.1" in lines[-1]["error"]["message"]
-    rc, lines = site.codex("hello", token(), port=port)
+    rc, lines = site.codex("hello", token(), port=dead_port)
     assert rc == 1 and "Connection failed" in lines[-1]["error"]["message"]

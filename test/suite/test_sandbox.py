@@ -116,9 +116,10 @@ def test_a_hostile_agent_finds_every_door_closed(site, network):
     if network and landlock_abi() < 6:
         pytest.skip("this kernel cannot scope abstract sockets away")
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("\0signalbox-hostile")
+        name = f"signalbox-hostile-{os.getpid()}"  # the machine's: others test too
+        listener.bind("\0" + name)
         listener.listen()
-        _, out, err = site.run("/run/test/hostile", site.dir, "/root", HERE, options=network)
+        _, out, err = site.run("/run/test/hostile", name, site.dir, "/root", HERE, options=network)
     lines = out.splitlines()
     opened = [line for line in lines if line.startswith("OPEN")]
     if network:  # what sharing the host's network means
@@ -166,10 +167,10 @@ def is_program(pid, name):
 
 
 def test_a_runner_killed_at_any_moment_leaves_nothing(site):
-    rng = random.Random(7)
+    rng, group = random.Random(7), f"walls-kill-{os.getpid()}-"
     for i in range(CASES):
         token = f"86400.{os.getpid()}{i:04d}"
-        p = site.start("/bin/sleep", token, options=["--id", f"walls-kill-{i}"])
+        p = site.start("/bin/sleep", token, options=["--id", f"{group}{i}"])
         end = time.monotonic() + rng.random() * 0.014  # a start takes about 8 ms
         while time.monotonic() < end:
             pass
@@ -177,9 +178,9 @@ def test_a_runner_killed_at_any_moment_leaves_nothing(site):
         p.communicate()
         wait_until(lambda: not processes_with(token), f"kill {i}: a process was left")
         if site.road == "drop":
-            subprocess.run([*site.command(options=["--remove-cgroup", "--id", f"walls-kill-{i}"])], check=True)
+            subprocess.run([*site.command(options=["--remove-cgroup", "--id", f"{group}{i}"])], check=True)
     assert site.dir not in open("/proc/self/mountinfo").read()
-    assert not [d for d, _, _ in os.walk("/sys/fs/cgroup") if "walls-kill" in d]
+    assert not [d for d, _, _ in os.walk("/sys/fs/cgroup") if group in d]
     status, out, err = site.run("/bin/sh", "-c", "echo free > proof; cat proof")  # the upper layer is not held
     assert (status, out) == (0, "free\n"), err
 

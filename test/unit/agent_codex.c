@@ -155,6 +155,9 @@ static void a_command_is_shown_as_one_would_type_it(void **state)
 		{ "bash -c 'a' b", "bash -c 'a' b" },
 		{ "bash -c 'open", "bash -c 'open" },
 		{ "bash -c ''", "bash -c ''" },
+		{ "bash -c $'a\\tb'", "a\tb" },
+		{ "bash -c 'a';b", "bash -c 'a';b" },
+		{ "bash -c \"echo $HOME\"", "bash -c \"echo $HOME\"" }, /* another shell puts it in first */
 		{ "git status", "git status" },
 		{ "/opt/bash -c x", "/opt/bash -c x" }, /* whatever that is */
 	};

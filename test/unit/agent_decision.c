@@ -14,6 +14,10 @@
 #define COMMAND "{\"title\":\"make\",\"command\":\"make\",\"choices\":[\"approve\",\"approve_session\",\"reject\",\"abort\"]}"
 #define PATCH "{\"title\":\"a patch\",\"choices\":[\"approve\",\"reject\"]}"
 #define COLOUR "{\"choices\":[\"answer\",\"reject\"],\"questions\":[{\"id\":\"q1\",\"text\":\"Which colour?\",\"options\":[{\"label\":\"red\"},{\"label\":\"blue\"}],\"free_text\":false}]}"
+#define SEVERAL "{\"choices\":[\"answer\"],\"questions\":[{\"id\":\"q1\",\"text\":\"Which?\",\"options\":[{\"label\":\"red\"},{\"label\":\"blue\"}],\"multiple\":true}]}"
+#define LISTS "{\"choices\":[\"answer\"],\"schema\":{\"type\":\"object\",\"properties\":{\"tag\":{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}," \
+	"\"day\":{\"type\":\"string\",\"oneOf\":[{\"const\":\"mo\",\"title\":\"Monday\"},{\"const\":\"tu\",\"title\":\"Tuesday\"}]}," \
+	"\"days\":{\"type\":\"array\",\"minItems\":1,\"maxItems\":2,\"items\":{\"type\":\"string\",\"enum\":[\"mo\",\"tu\",\"we\"]}}}}}"
 #define FREE "{\"choices\":[\"answer\"],\"questions\":[{\"id\":\"q1\",\"text\":\"Its name?\"}]}"
 #define OPEN "{\"choices\":[\"answer\"],\"questions\":[{\"id\":\"q1\",\"text\":\"Which?\",\"options\":[{\"label\":\"red\"}],\"free_text\":true}]}"
 #define TWO "{\"choices\":[\"answer\"],\"questions\":[{\"id\":\"a\",\"text\":\"A?\"},{\"id\":\"b\",\"text\":\"B?\",\"options\":[{\"label\":\"x\"}]}]}"
@@ -68,7 +72,10 @@ static void what_fits_is_kept_in_one_form(void **state)
 		{ "command", COMMAND, "{\"decision\":\"reject\",\"note\":\"no\"}", "{\"decision\":\"reject\",\"note\":\"no\"}", ERR_OK },
 		{ "command", COMMAND, "{\"decision\":\"abort\"}", "{\"decision\":\"abort\"}", ERR_OK },
 		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":\"red\"}", "{\"decision\":\"answer\",\"answers\":{\"q1\":[\"red\"]}}", ERR_OK },
-		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":[\"red\",\"blue\"]}", "{\"decision\":\"answer\",\"answers\":{\"q1\":[\"red\",\"blue\"]}}", ERR_OK },
+		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":[\"red\"]}", "{\"decision\":\"answer\",\"answers\":{\"q1\":[\"red\"]}}", ERR_OK },
+		{ "question", SEVERAL, "{\"decision\":\"answer\",\"answer\":[\"red\",\"blue\"]}", "{\"decision\":\"answer\",\"answers\":{\"q1\":[\"red\",\"blue\"]}}", ERR_OK },
+		{ "elicitation", LISTS, "{\"decision\":\"answer\",\"answer\":{\"tag\":\"äöü\",\"day\":\"tu\",\"days\":[\"mo\",\"we\"]}}",
+			"{\"decision\":\"answer\",\"content\":{\"tag\":\"äöü\",\"day\":\"tu\",\"days\":[\"mo\",\"we\"]}}", ERR_OK },
 		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":{\"q1\":\"blue\"}}", "{\"decision\":\"answer\",\"answers\":{\"q1\":[\"blue\"]}}", ERR_OK },
 		{ "question", FREE, "{\"decision\":\"answer\",\"answer\":\"Ümläut \\n\"}", "{\"decision\":\"answer\",\"answers\":{\"q1\":[\"Ümläut \\n\"]}}", ERR_OK },
 		{ "question", OPEN, "{\"decision\":\"answer\",\"answer\":\"green\"}", "{\"decision\":\"answer\",\"answers\":{\"q1\":[\"green\"]}}", ERR_OK },
@@ -99,7 +106,15 @@ static void what_does_not_fit_says_where(void **state)
 		{ "question", COLOUR, "{\"decision\":\"answer\"}", "answer", ERR_INVALID },
 		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":\"green\"}", "answer.q1", ERR_UNPROCESSABLE },
 		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":[]}", "answer.q1", ERR_UNPROCESSABLE },
-		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":[\"red\",7]}", "answer.q1", ERR_UNPROCESSABLE },
+		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":[\"red\",\"blue\"]}", "answer.q1: 2 answers, but the question takes one", ERR_UNPROCESSABLE },
+		{ "question", FREE, "{\"decision\":\"answer\",\"answer\":[\"a\",\"b\"]}", "answer.q1", ERR_UNPROCESSABLE },
+		{ "question", SEVERAL, "{\"decision\":\"answer\",\"answer\":[\"red\",7]}", "answer.q1", ERR_UNPROCESSABLE },
+		{ "elicitation", LISTS, "{\"decision\":\"answer\",\"answer\":{\"tag\":\"abcd\"}}", "answer.tag: longer than 3", ERR_UNPROCESSABLE },
+		{ "elicitation", LISTS, "{\"decision\":\"answer\",\"answer\":{\"tag\":\"ü\"}}", "answer.tag: shorter than 2", ERR_UNPROCESSABLE },
+		{ "elicitation", LISTS, "{\"decision\":\"answer\",\"answer\":{\"day\":\"Tuesday\"}}", "answer.day", ERR_UNPROCESSABLE },
+		{ "elicitation", LISTS, "{\"decision\":\"answer\",\"answer\":{\"days\":[]}}", "answer.days", ERR_UNPROCESSABLE },
+		{ "elicitation", LISTS, "{\"decision\":\"answer\",\"answer\":{\"days\":[\"mo\",\"tu\",\"we\"]}}", "answer.days", ERR_UNPROCESSABLE },
+		{ "elicitation", LISTS, "{\"decision\":\"answer\",\"answer\":{\"days\":[\"mo\",\"su\"]}}", "answer.days[1]", ERR_UNPROCESSABLE },
 		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":{\"q2\":\"red\"}}", "answer.q1", ERR_UNPROCESSABLE },
 		{ "question", COLOUR, "{\"decision\":\"answer\",\"answer\":{\"q1\":\"red\",\"q2\":\"red\"}}", "answer.q2", ERR_UNPROCESSABLE },
 		{ "question", FREE, "{\"decision\":\"answer\",\"answer\":\"\"}", "answer.q1", ERR_UNPROCESSABLE },

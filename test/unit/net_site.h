@@ -69,11 +69,11 @@ static inline void say(int fd, const char *text)
 	assert_int_equal(send(fd, text, n, MSG_NOSIGNAL), (ssize_t)n);
 }
 
-/* Reads until the wanted text is there, or the end. */
+/* Reads until the wanted text is there, or the end.  Frames hold NULs: what stands behind one counts too. */
 static inline bool hear(int fd, struct strbuf *in, const char *wanted)
 {
 	char buf[4096];
-	while (!wanted || !strstr(strbuf_str(in), wanted)) {
+	while (!wanted || !memmem(strbuf_str(in), in->len, wanted, strlen(wanted))) {
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		assert_int_equal(poll(&p, 1, WAIT_MS), 1);
 		ssize_t n = read(fd, buf, sizeof(buf));

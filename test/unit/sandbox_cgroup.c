@@ -2,6 +2,7 @@
 #include "sandbox_site.h"
 #include "sandbox/cgroup_base.h"
 #include <grp.h>
+#include <stdio.h>
 #include <sys/wait.h>
 
 static void place_is(const struct cgroup_place *p, const char *mount, const char *own)
@@ -65,6 +66,17 @@ static void odd_lines_are_passed_over(void **state UNUSED)
 	}
 }
 
+static pid_t program; /* the first process's: its children use its names */
+
+/* The groups are the whole machine's: another copy of this program has other names. */
+static const char *own(const char *name)
+{
+	static char id[64];
+
+	snprintf(id, sizeof(id), "unit-%s-%d", name, (int)program);
+	return id;
+}
+
 static const struct sandbox_limits small = { .memory_bytes = 64 << 20, .pids = 12, .cpu_percent = 100 };
 
 static struct cgroup *open_group(const struct site *s, const char *id)
@@ -85,7 +97,7 @@ static bool holds_limits(struct cgroup *g)
 static void a_group_always_opens_and_says_what_holds(void **state)
 {
 	struct site *s = *state;
-	struct cgroup *g = open_group(s, "unit-a");
+	struct cgroup *g = open_group(s, own("a"));
 
 	assert_true(strlen(cgroup_why(g)) > 10);
 	assert_non_null(sandbox_confinement_name(cgroup_kind(g)));
@@ -106,7 +118,7 @@ static void a_name_with_a_slash_is_refused(void **state)
 static void processes_are_limited(void **state)
 {
 	struct site *s = *state;
-	struct cgroup *g = open_group(s, "unit-pids");
+	struct cgroup *g = open_group(s, own("pids"));
 	int status = -1;
 
 	s->plan.cgroup = g;
@@ -120,7 +132,7 @@ static void processes_are_limited(void **state)
 static void memory_is_limited_and_the_kill_is_seen(void **state)
 {
 	struct site *s = *state;
-	struct cgroup *g = open_group(s, "unit-memory");
+	struct cgroup *g = open_group(s, own("memory"));
 	struct cgroup_usage u;
 	int status = -1;
 
@@ -140,7 +152,7 @@ static void memory_is_limited_and_the_kill_is_seen(void **state)
 static void killing_the_group_ends_the_sandbox(void **state)
 {
 	struct site *s = *state;
-	struct cgroup *g = open_group(s, "unit-kill");
+	struct cgroup *g = open_group(s, own("kill"));
 	struct sandbox b = SANDBOX_INIT_VALUE;
 	char c;
 
@@ -180,13 +192,13 @@ static void a_dead_runners_group_is_removed_by_its_id(void **state)
 
 	if (pid == 0) {
 		struct cgroup *g = NULL;
-		_exit(cgroup_open("unit-dead", &small, s->uid, &g, NULL) == ERR_OK ? 0 : 1); /* and never closes it */
+		_exit(cgroup_open(own("dead"), &small, s->uid, &g, NULL) == ERR_OK ? 0 : 1); /* and never closes it */
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
-	cgroup_remove_by_id("unit-dead");
-	assert_false(group_is_left("unit-dead"));
-	cgroup_remove_by_id("unit-never-was");
+	cgroup_remove_by_id(own("dead"));
+	assert_false(group_is_left(own("dead")));
+	cgroup_remove_by_id(own("never-was"));
 }
 
 /* A runner opens its cgroup as root, then drops to the agent's uid for good. */
@@ -197,7 +209,7 @@ static int dropped_runner(struct site *s)
 	int status = -1;
 	char c;
 
-	if (cgroup_open("unit-drop", &small, s->uid, &g, NULL) != ERR_OK || setgroups(0, NULL) < 0 || setresgid(s->gid, s->gid, s->gid) < 0 || setresuid(s->uid, s->uid, s->uid) < 0)
+	if (cgroup_open(own("drop"), &small, s->uid, &g, NULL) != ERR_OK || setgroups(0, NULL) < 0 || setresgid(s->gid, s->gid, s->gid) < 0 || setresuid(s->uid, s->uid, s->uid) < 0)
 		return 1;
 	s->plan.cgroup = g;
 	site_shell(s, "exec sleep 1000");
@@ -207,13 +219,13 @@ static int dropped_runner(struct site *s)
 	if (sandbox_finish(&b, &status, NULL) != ERR_OK || status != 137)
 		return 3;
 	cgroup_close(g);
-	return group_is_left("unit-drop") ? 4 : 0;
+	return group_is_left(own("drop")) ? 4 : 0;
 }
 
 static void a_runner_that_dropped_root_keeps_its_group(void **state)
 {
 	struct site *s = *state;
-	struct cgroup *g = open_group(s, "unit-look");
+	struct cgroup *g = open_group(s, own("look"));
 	bool holds = holds_limits(g);
 	int status = 0;
 
@@ -225,7 +237,7 @@ static void a_runner_that_dropped_root_keeps_its_group(void **state)
 		_exit(dropped_runner(s));
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
-	cgroup_remove_by_id("unit-drop"); /* the emptied parent goes with root's rights */
+	cgroup_remove_by_id(own("drop")); /* the emptied parent goes with root's rights */
 }
 
 #define IN_SITE(t) cmocka_unit_test_setup_teardown(t, site_setup, site_teardown)
@@ -245,5 +257,6 @@ int main(void)
 		IN_SITE(a_dead_runners_group_is_removed_by_its_id),
 		IN_SITE(a_runner_that_dropped_root_keeps_its_group),
 	};
+	program = getpid();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* A hostile agent: tries one door after the other and says of each "refused NAME" or "OPEN NAME".  Ends with the number of open ones.
- * Run inside a sandbox; outside one, nearly everything is open.  Arguments: names of host paths that must not be visible. */
+ * Run inside a sandbox; outside one, nearly everything is open.  Arguments: the name of the abstract socket on which its driver
+ * listens in the host's network namespace, and host paths that must not be visible. */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -89,12 +90,14 @@ static bool alg_socket(void) { return has_family(AF_ALG, SOCK_SEQPACKET); }
 static bool bluetooth(void) { return has_family(AF_BLUETOOTH, SOCK_RAW); }
 static bool key_socket(void) { return has_family(AF_KEY, SOCK_RAW); }
 
+static const char *driver = ""; /* listens on this name in the host's network namespace */
+
 static bool abstract_socket(void)
 {
-	/* The driver listens on this name in the host's network namespace. */
-	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "\0signalbox-hostile" };
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int n = snprintf(a.sun_path + 1, sizeof a.sun_path - 1, "%s", driver);
 
-	return connects(AF_UNIX, SOCK_STREAM, (const struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + sizeof "\0signalbox-hostile" - 1));
+	return connects(AF_UNIX, SOCK_STREAM, (const struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n));
 }
 
 static bool keyring(void) { return syscall(SYS_keyctl, 0, -3, 1) >= 0; }
@@ -406,13 +409,16 @@ int main(int argc, char **argv)
 	int open = 0;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc < 2)
+		return 101;
+	driver = argv[1];
 	for (size_t i = 0; i < sizeof attempts / sizeof attempts[0]; i++) {
 		bool worked = attempts[i].try();
 
 		printf("%s %s\n", worked ? "OPEN" : "refused", attempts[i].name);
 		open += worked;
 	}
-	for (int i = 1; i < argc; i++) {
+	for (int i = 2; i < argc; i++) {
 		bool seen = access(argv[i], F_OK) == 0 || file_mentions("/proc/1/cmdline", argv[i]);
 
 		printf("%s host-path:%s\n", seen ? "OPEN" : "refused", argv[i]);

@@ -68,16 +68,22 @@ static void reply_page(struct http_request *r, struct api *a, const char *task, 
 }
 
 /* A cursor beyond the log's end was given by a log that is no more (its generation tells). */
-static enum err_code check_cursor(const struct http_request *r, struct api *a, const char *task, int64_t after, struct error *e)
+static bool cursor_is_good(struct http_request *r, struct api *a, const char *task, int64_t after)
 {
+	struct error e = ERROR_INIT;
 	int64_t head = 0;
 	bool over = false;
-	enum err_code rc = core_events(a->core, api_caller(r), task, after, 0, NULL, NULL, &head, &over, e);
-	if (rc || after <= head)
-		return rc;
-	error_set(e, ERR_GONE, "the cursor %lld is beyond the log's end, %lld", (long long)after, (long long)head);
-	error_hint(e, "begin again from the oldest: ?after=0");
-	return ERR_GONE;
+	enum err_code rc = core_events(a->core, api_caller(r), task, after, 0, NULL, NULL, &head, &over, &e);
+	if (!rc && after <= head)
+		return true;
+	if (rc) {
+		http_reply_error(r, &e);
+		return false;
+	}
+	error_set(&e, ERR_GONE, "the cursor %lld is beyond the log's end, %lld", (long long)after, (long long)head);
+	error_hint(&e, "begin again from the oldest: ?after=0");
+	http_reply_error_with(r, &e, "oldest", js_int(head ? 1 : 0)); /* as hello says it */
+	return false;
 }
 
 void api_get_events(struct http_request *r, void *ctx)
@@ -92,10 +98,10 @@ void api_get_events(struct http_request *r, void *ctx)
 	enum err_code rc = http_query_i64(r, "after", 0, INT64_MAX, &after, &e);
 	if (!rc && last)
 		rc = str_to_i64(last, "Last-Event-ID", 0, INT64_MAX, &after, &e);
-	if (!rc)
-		rc = check_cursor(r, a, task, after, &e);
 	if (rc)
 		http_reply_error(r, &e);
+	else if (!cursor_is_good(r, a, task, after))
+		return;
 	else if (wants_sse(r) || wants_lines(r))
 		feed_reply(r, a, task, after, wants_sse(r));
 	else

@@ -1,6 +1,7 @@
 /* What the API shows of a task and of a run. */
 #include "core/task_db.h"
 #include "base/cleanup.h"
+#include "core/external.h"
 #include <stdint.h>
 
 #define TEXT_FIRST_BYTES ((size_t)1015) /* most tasks fit */
@@ -11,6 +12,13 @@ static void put_time(struct js_put *p, const char *key, int64_t ms)
 	if (ms > 0)
 		clock_rfc3339(ms, text);
 	js_put_str(p, key, ms > 0 ? text : NULL);
+}
+
+/* What a run said it was doing is so no longer when it has ended; the last word of others' agents is all that there is of them. */
+static const char *progress_of(const struct task_row *t)
+{
+	bool at_work = !phase_is_terminal(t->phase) && t->phase != PHASE_QUEUED;
+	return at_work || external_is(t) ? t->progress : NULL;
 }
 
 static void put_task(struct js_put *p, const struct task_row *t, const char *directory)
@@ -24,7 +32,7 @@ static void put_task(struct js_put *p, const struct task_row *t, const char *dir
 	js_put_str(p, "phase", phase_name(t->phase));
 	js_put_str(p, "reason", t->reason);
 	js_put_str(p, "error", t->error);
-	js_put_str(p, "progress", t->progress);
+	js_put_str(p, "progress", progress_of(t));
 	js_put(p, "prompt", js_get(t->spec, "prompt"));
 	js_put(p, "agent", js_get(t->spec, "agent_name"));
 	js_put(p, "model", js_get(t->spec, "model"));

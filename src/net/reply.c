@@ -192,7 +192,7 @@ void http_reply_outcome(struct http_request *r, enum err_code rc, int status, st
 		http_reply_js(r, status, taken);
 }
 
-void http_reply_error_status(struct http_request *r, int status, const struct error *e)
+static void reply_problem(struct http_request *r, int status, const struct error *e, const char *key, struct js *more_taken)
 {
 	AUTO_JS struct js *problem = js_object();
 	js_set_str(problem, "type", "about:blank");
@@ -202,6 +202,8 @@ void http_reply_error_status(struct http_request *r, int status, const struct er
 	js_set_str(problem, "detail", e->text);
 	if (e->hint[0])
 		js_set_str(problem, "hint", e->hint);
+	if (key)
+		js_set(problem, key, more_taken);
 	if (status == 413 || status == 429 || status == 503)
 		http_reply_header(r, "Retry-After", RETRY_AFTER_S);
 	if (status == 401)
@@ -209,9 +211,19 @@ void http_reply_error_status(struct http_request *r, int status, const struct er
 	reply_text(r, status, "application/problem+json", js_dump(problem));
 }
 
+void http_reply_error_status(struct http_request *r, int status, const struct error *e)
+{
+	reply_problem(r, status, e, NULL, NULL);
+}
+
+void http_reply_error_with(struct http_request *r, const struct error *e, const char *key, struct js *taken)
+{
+	reply_problem(r, r->error_status ? r->error_status : err_http_status(e->code), e, key, taken);
+}
+
 void http_reply_error(struct http_request *r, const struct error *e)
 {
-	http_reply_error_status(r, r->error_status ? r->error_status : err_http_status(e->code), e);
+	http_reply_error_with(r, e, NULL, NULL);
 }
 
 void http_reply_fd(struct http_request *r, const char *content_type, int fd_taken, uint64_t size)

@@ -109,6 +109,7 @@ void http_reply_json(struct http_request *r, int status, char *text_taken);
 /* The document when `rc` is ERR_OK, else the error. */
 void http_reply_outcome(struct http_request *r, enum err_code rc, int status, struct js *taken, const struct error *e);
 void http_reply_error(struct http_request *r, const struct error *e);	/* status from the error's code */
+void http_reply_error_with(struct http_request *r, const struct error *e, const char *key, struct js *taken); /* and one member more; NULL key: none */
 void http_reply_error_status(struct http_request *r, int status, const struct error *e);
 void http_reply_fd(struct http_request *r, const char *content_type, int fd_taken, uint64_t size); /* sendfile; Content-Length is size */
 

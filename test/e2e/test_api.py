@@ -151,6 +151,9 @@ def test_a_task_is_shown_with_all_its_members(site):
     assert {"id", "name", "project", "created_by", "session_id", "status", "phase", "reason", "error", "progress", "prompt", "agent", "model", "environment", "priority",
             "labels", "source", "repo", "created_at", "started_at", "completed_at", "last_heartbeat", "last_seq", "run", "result", "directory"} <= set(task)
     assert task["created_at"] <= task["started_at"] <= task["completed_at"] and task["created_at"].endswith("Z")
+    assert task["progress"] is None  # "collecting" was its last
+    status, gone = site.call("GET", f"/v1/tasks/shown/events?after={task['last_seq'] + 1}")
+    assert (status, gone["code"], gone["oldest"]) == (410, "gone", 1)
     assert site.get("/v1/tasks/shown")["id"] == task["id"]
     runs = site.get(f"/v1/tasks/{task['id']}/runs")["data"]
     assert len(runs) == 1 and site.get(f"/v1/runs/{runs[0]['id']}")["task"] == task["id"]

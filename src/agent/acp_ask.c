@@ -138,6 +138,8 @@ static struct js *question_make(const struct js *fields, const char *key, const 
 	agent_set_text(q, "header", js_str(field, "title"));
 	agent_set_text(q, "text", js_str_or(field, "description", text ? text : js_str_or(field, "title", key)));
 	js_set_bool(q, "free_text", !choices || js_get(fields, custom));
+	if (str_eq(js_str(field, "type"), "array"))
+		js_set_bool(q, "multiple", true);
 	js_set_bool(q, "secret", str_eq(js_str(field, "format"), "password"));
 	if (choices)
 		js_set(q, "options", options);

@@ -172,19 +172,7 @@ static bool is_offered(const struct js *schema, const struct js *v)
 	return found;
 }
 
-/* Several of what is offered. */
-static enum err_code check_list(const char *name, const struct js *schema, const struct js *v, struct error *e)
-{
-	int64_t n = (int64_t)js_len(v);
-	if (n < js_i64(schema, "minItems", 0) || n > js_i64(schema, "maxItems", INT64_MAX))
-		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: %lld values are too %s", name, (long long)n, n < js_i64(schema, "minItems", 0) ? "few" : "many");
-	for (size_t i = 0; i < js_len(v); i++)
-		if (!is_offered(js_get(schema, "items"), js_at(v, i)))
-			return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s[%zu]: it is not one of the values that are offered", name, i);
-	return ERR_OK;
-}
-
-static enum err_code check_value(const char *name, const struct js *schema, const struct js *v, struct error *e)
+static enum err_code check_plain(const char *name, const struct js *schema, const struct js *v, struct error *e)
 {
 	const char *type = js_str(schema, "type");
 	bool number = js_type(v) == JS_INT || js_type(v) == JS_REAL;
@@ -192,14 +180,29 @@ static enum err_code check_value(const char *name, const struct js *schema, cons
 		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: expected %s, got %s", name, type, js_type_name(js_type(v)));
 	if (!is_offered(schema, v))
 		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: it is not one of the values that are offered", name);
-	if (js_type(v) == JS_ARRAY)
-		return check_list(name, schema, v, e);
 	if (js_text(v))
 		return check_length(name, schema, v, e);
 	if (number && ((js_get(schema, "minimum") && number_of(v) < number_of(js_get(schema, "minimum"))) ||
 			      (js_get(schema, "maximum") && number_of(v) > number_of(js_get(schema, "maximum")))))
 		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: out of its range", name);
 	return ERR_OK;
+}
+
+/* A list is of plain values, each of which is looked at. */
+static enum err_code check_value(const char *name, const struct js *schema, const struct js *v, struct error *e)
+{
+	int64_t n = (int64_t)js_len(v);
+	enum err_code rc = check_plain(name, schema, v, e);
+	if (rc || js_type(v) != JS_ARRAY)
+		return rc;
+	if (n < js_i64(schema, "minItems", 0) || n > js_i64(schema, "maxItems", INT64_MAX))
+		return error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: %lld values are too %s", name, (long long)n, n < js_i64(schema, "minItems", 0) ? "few" : "many");
+	for (size_t i = 0; !rc && i < js_len(v); i++) {
+		AUTO_FREE char *one = mem_printf("%.80s[%zu]", name, i);
+		bool plain = js_type(js_at(v, i)) != JS_ARRAY && js_type(js_at(v, i)) != JS_OBJECT;
+		rc = plain ? check_plain(one, js_get(schema, "items"), js_at(v, i), e) : error_set(e, ERR_UNPROCESSABLE, "answer.%.80s: expected a plain value, got %s", one, js_type_name(js_type(js_at(v, i))));
+	}
+	return rc;
 }
 
 /* What elicitations use of JSON Schema: one flat object of plain values. */

@@ -24,16 +24,17 @@ static const char *mime_of(const char *name)
 	return "application/octet-stream";
 }
 
-/* The newest run's directory below the task's; our own links are not followed either, so the number is asked for. */
-static char *newest_run_dir(struct http_request *r, struct api *a, const char *task)
+static int64_t newest_run(struct http_request *r, struct api *a, const char *task)
 {
-	struct js *o = NULL;
+	AUTO_JS struct js *o = NULL;
 	struct error e = ERROR_INIT;
-	if (core_task(a->core, api_caller(r), task, NULL, &o, &e))
-		return NULL;
-	long long n = js_i64(o, "run_n", 0);
-	js_free(o);
-	return n ? mem_printf("agents/main/runs/%lld", n) : NULL;
+	return core_task(a->core, api_caller(r), task, NULL, &o, &e) ? 0 : js_i64(o, "run_n", 0);
+}
+
+/* Below the task's; our own links are not followed either, so the number is asked for. */
+static char *run_dir(int64_t n)
+{
+	return n ? mem_printf("agents/main/runs/%lld", (long long)n) : NULL;
 }
 
 static void reply_file(struct http_request *r, int dir, const char *rel, const char *what)
@@ -88,8 +89,9 @@ void api_get_diff(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = n ? mem_printf("agents/main/runs/%lld", (long long)n) : newest_run_dir(r, ctx, task);
-	if (n && !has_file(dir, run, "spec.json")) {
+	int64_t newest = newest_run(r, ctx, task);
+	AUTO_FREE char *run = run_dir(n ? n : newest);
+	if (n > newest) {
 		error_set(&e, ERR_NOT_FOUND, "task %s has no run %lld", task, (long long)n);
 		error_hint(&e, "GET /v1/tasks/%s/runs lists them", task);
 		http_reply_error(r, &e);
@@ -108,7 +110,7 @@ void api_get_log(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = newest_run_dir(r, ctx, task);
+	AUTO_FREE char *run = run_dir(newest_run(r, ctx, task));
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (str_eq(names[i][0], name)) {
 			AUTO_FREE char *path = mem_printf("%s/%s", run ? run : "-", names[i][1]);
@@ -150,7 +152,7 @@ void api_list_artifacts(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = newest_run_dir(r, ctx, task);
+	AUTO_FREE char *run = run_dir(newest_run(r, ctx, task));
 	AUTO_FREE char *artifacts = mem_printf("%s/artifacts", run ? run : "-");
 	struct js *list = js_array(), *o = js_object();
 	list_dir(dir, "artifacts", "", list);
@@ -167,7 +169,7 @@ void api_get_artifact(struct http_request *r, void *ctx)
 	AUTO_CLOSE int dir = open_task_dir(r, ctx, task);
 	if (dir < 0)
 		return;
-	AUTO_FREE char *run = newest_run_dir(r, ctx, task);
+	AUTO_FREE char *run = run_dir(newest_run(r, ctx, task));
 	AUTO_FREE char *of_run = mem_printf("%s/artifacts/%s", run ? run : "-", path);
 	AUTO_FREE char *of_task = mem_printf("artifacts/%s", path);
 	AUTO_CLOSE int there = -1;

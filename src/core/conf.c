@@ -19,7 +19,7 @@ enum unit { UNIT_COUNT, UNIT_BYTES, UNIT_MS };
 #define MIB ((int64_t)1 << 20)
 #define SECOND ((int64_t)1000)
 #define HOUR (3600 * SECOND)
-#define PROJECT_QUEUED_DEFAULT 10000 /* of a project that is limited in `running`: each claim passes over all that it has waiting */
+#define PROJECT_QUEUED_DEFAULT 1000 /* of a project that is limited in `running`: each claim passes over all that it has waiting */
 #define CACHE_BYTES_DEFAULT (20480 * MIB)
 
 static const struct limit {

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 
 #define SHARES_MAX 1024 /* projects that have something in the queue */
+#define QUEUE_LONG 10000 /* tasks; then it is counted ... */
+#define TICKS_LONG 10	 /* ... this seldom: it is read whole */
 
 struct share {
 	char project[PROJECT_SIZE];
@@ -18,6 +20,7 @@ struct share {
 };
 
 struct shares {
+	unsigned ticks;	      /* the scheduler's own */
 	pthread_mutex_t lock; /* guards the rest */
 	struct share of[SHARES_MAX];
 	size_t count;
@@ -72,7 +75,8 @@ static enum err_code count_op(struct db_conn *conn, void *arg, struct error *e)
 void shares_count(struct core *c)
 {
 	struct error e = ERROR_INIT;
-	if (!conf_has_project_limit(c->config, "queued"))
+	bool long_queue = atomic_load(&c->queued_about) > QUEUE_LONG;
+	if (!conf_has_project_limit(c->config, "queued") || (long_queue && c->shares->ticks++ % TICKS_LONG))
 		return;
 	struct shares *counted = NEW(struct shares), *s = c->shares;
 	enum err_code rc = db_read(c->db, count_op, counted, &e);
@@ -115,14 +119,14 @@ void share_leave_queue(struct core *c, const char *project)
 	pthread_mutex_unlock(&s->lock);
 }
 
-enum err_code share_check_uploads(struct core *c, struct caller by, struct error *e)
+enum err_code share_check_uploads(struct core *c, struct caller by, int64_t coming, struct error *e)
 {
 	int64_t limit = conf_project_limit(c->config, by.project, "uploads");
 	AUTO_JS struct js *kept = NULL;
 	if (limit == INT64_MAX)
 		return ERR_OK;
 	enum err_code rc = upload_list(c, by, &kept, e);
-	if (rc || (int64_t)js_len(js_get(kept, "data")) < limit)
+	if (rc || (int64_t)js_len(js_get(kept, "data")) + coming <= limit)
 		return rc;
 	error_set(e, ERR_LIMIT, "%lld uploads of the project '%s' are kept already (projects.%s.uploads)", (long long)limit, by.project, by.project);
 	error_hint(e, "delete some (DELETE /v1/uploads/ID), or wait until they are old enough to go");

@@ -382,6 +382,7 @@ struct submission {
 	struct task_row row;
 	struct task_birth birth;
 	struct error *failure; /* of the write, or NULL */
+	bool has_place;	       /* in its project's share of the queue, which goes back unless a task comes of it */
 	void (*then)(void *arg);
 	void *then_arg;
 };
@@ -407,8 +408,6 @@ static enum err_code resolve(struct core *c, struct caller by, const struct js *
 {
 	enum err_code rc = check_queue(c, e);
 	if (!rc)
-		rc = share_take_queued(c, by.project, e);
-	if (!rc)
 		rc = js_check_members(body, "", members, e);
 	if (!rc)
 		rc = check_name_and_prompt(body, e);
@@ -431,6 +430,9 @@ static enum err_code resolve(struct core *c, struct caller by, const struct js *
 		js_set(s->row.spec, "retry", retry);
 	if (!rc)
 		rc = resolve_source(c, by, body, s->row.spec, &s->row.repo, e);
+	if (!rc)
+		rc = share_take_queued(c, by.project, e);
+	s->has_place = !rc;
 	return rc;
 }
 
@@ -459,6 +461,7 @@ enum err_code core_submit_begin(struct core *c, struct caller by, const struct j
 static void submitted(struct submission *s)
 {
 	struct core *c = s->core;
+	s->has_place = false; /* it is the task's now */
 	atomic_fetch_add(&c->submitted, 1);
 	atomic_fetch_add(&c->queued_about, 1);
 	feed_publish(c, s->birth.n, s->row.project, s->row.id, s->birth.line);
@@ -504,6 +507,8 @@ void core_submission_free(struct submission *s)
 {
 	if (!s)
 		return;
+	if (s->has_place)
+		share_leave_queue(s->core, s->row.project);
 	task_birth_release(&s->birth);
 	task_row_release(&s->row);
 	free(s->failure);

@@ -368,9 +368,10 @@ enum err_code talk_go_on(struct db_conn *c, const struct task_row *t, const stru
 	AUTO_STRBUF struct strbuf text = STRBUF_INIT;
 	bool unheard = false;
 	enum err_code rc = gate_list_open(c, t->id, &open, e);
-	if (!rc && str_eq(word, "expire"))
+	bool expired = str_eq(word, "expire");
+	if (!rc && expired && !str_eq(js_str(decision, "then"), "answer"))
 		rc = nobody_is_there(c, t, &unheard, e);
-	if (unheard || (str_eq(word, "expire") && str_eq(js_str(decision, "then"), "fail"))) {
+	if (unheard || (expired && str_eq(js_str(decision, "then"), "fail"))) {
 		struct move m = { .to = PHASE_FAILED, .reason = "gate_expired", .error = "nobody answered in time", .actor = who };
 		return rc ? rc : task_move(c, t->id, &m, out, e);
 	}

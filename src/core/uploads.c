@@ -90,6 +90,18 @@ static enum err_code enter(struct upload *u, bool is_new, struct error *e)
 	return rc;
 }
 
+/* Its project's that are on no record yet, and so on no list: itself, and others that come in one piece. */
+static int64_t coming(const struct upload *u)
+{
+	struct uploads *r = u->core->uploads;
+	int64_t n = 1;
+	pthread_mutex_lock(&r->lock);
+	for (const struct upload *other = r->receiving; other; other = other->next)
+		n += other != u && !other->resumable && str_eq(other->project, u->project);
+	pthread_mutex_unlock(&r->lock);
+	return n;
+}
+
 static void leave(struct upload *u)
 {
 	struct uploads *r = u->core->uploads;
@@ -236,8 +248,6 @@ enum err_code upload_begin(struct core *c, const struct upload_ask *ask, struct 
 		rc = check_size(c, ask->size, e);
 	if (!rc)
 		rc = check_room(c, ask->size, e);
-	if (!rc)
-		rc = share_check_uploads(c, ask->by, e);
 	if (rc)
 		return rc;
 	struct upload *u = upload_new(c);
@@ -248,6 +258,8 @@ enum err_code upload_begin(struct core *c, const struct upload_ask *ask, struct 
 	u->who = mem_strdup(ask->by.who);
 	u->project = mem_strdup(ask->by.project);
 	rc = enter(u, true, e);
+	if (!rc)
+		rc = share_check_uploads(c, ask->by, coming(u), e);
 	if (!rc)
 		rc = make_file(u, e);
 	if (rc)

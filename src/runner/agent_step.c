@@ -241,6 +241,7 @@ static void on_agent_exit(struct runner *r, int status, const struct error *star
 	if ((unheard || str_eq(r->outcome.reason, "session_lost")) && js_str(r->spec, "agent_session"))
 		drop_session(r); /* it could not be resumed: the next attempt starts clean */
 	judge(r, usage.oom_killed);
+	driven_unwatch(r); /* what comes now is our own work: no death of an agent's ends it */
 	steps_finish(r);
 }
 

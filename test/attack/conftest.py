@@ -1,5 +1,6 @@
 """One site for the tests of a file: the whole program, on its socket and on TCP. As root, the server is root's: that is where most is to be lost."""
 import pathlib
+import socket
 import sys
 
 import pytest
@@ -26,6 +27,14 @@ def new_site():
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def dead_port():
+    """A port that nobody listens on, and that nobody else is given meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)

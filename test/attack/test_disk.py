@@ -16,8 +16,9 @@ HOLD = 'mount -t tmpfs -o size=16m none "$1"; touch "$1.ready"; exec sleep infin
 class SmallDisk(AttackSite):
     """Its server sees a small file system where the record is, in a mount namespace that outlives it and ends with the test."""
 
-    def __init__(self):
+    def __init__(self, dead_port):
         super().__init__(start=False)
+        self.nowhere = f"http://127.0.0.1:{dead_port}/x.git"
         self.data.mkdir(mode=0o711)
         self.holder = subprocess.Popen(["unshare", "-m", "bash", "-ec", HOLD, "-", str(self.data)], stdin=subprocess.DEVNULL)
         self.children.append(self.holder)  # ends with the site
@@ -33,14 +34,14 @@ class SmallDisk(AttackSite):
 
 
 @pytest.fixture
-def small():
-    s = SmallDisk()
+def small(dead_port):
+    s = SmallDisk(dead_port)
     yield s
     s.close()
 
 
 def submit(site, size):
-    body = {"prompt": "true #" + "x" * size, "agent": "command", "source": {"kind": "git", "url": "http://127.0.0.1:1/x.git"}}
+    body = {"prompt": "true #" + "x" * size, "agent": "command", "source": {"kind": "git", "url": site.nowhere}}
     return site.call("POST", "/v1/tasks", body)
 
 

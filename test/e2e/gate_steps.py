@@ -31,6 +31,8 @@ for line in sys.stdin:
         for i, title in enumerate(TITLES):
             call = {"toolCallId": f"c{i}", "title": title, "kind": "execute", "rawInput": {"command": title}}
             send(id=900 + i, method="session/request_permission", params={"sessionId": "s1", "toolCall": call, "options": options})
+        if GIVES_UP:
+            send(id=said["id"], result={"stopReason": "end_turn"})
     elif method == "session/prompt":
         told = "approved: do it" in json.dumps(said["params"]["prompt"])
         text = {"type": "text", "text": "It was told." if told else "It was not told."}
@@ -39,9 +41,10 @@ for line in sys.stdin:
 """
 
 
-def asking_agent(titles=("make test",), dies_at=(), child=False):
-    """A program that speaks ACP: asks leave when it is first started, tells what it was told when it is started again.  It dies at the starts of `dies_at`, and behind `child` it only drives."""
-    return f"TITLES, DIES_AT, CHILD = {titles!r}, {dies_at!r}, {child!r}\n{ASKING_AGENT}"
+def asking_agent(titles=("make test",), dies_at=(), child=False, gives_up=False):
+    """A program that speaks ACP: asks leave when it is first started, tells what it was told when it is started again.  It dies at the starts of `dies_at`, and behind `child` it only drives.
+    One that gives up ends its turn without waiting for the answer."""
+    return f"TITLES, DIES_AT, CHILD, GIVES_UP = {titles!r}, {dies_at!r}, {child!r}, {gives_up!r}\n{ASKING_AGENT}"
 
 
 def submit(site, prompt, **more):

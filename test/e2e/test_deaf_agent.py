@@ -25,17 +25,22 @@ def test_a_decision_that_an_agent_does_not_take_is_told_to_the_next_attempt(deaf
     assert site.task(task)["run_n"] == 2
 
 
-@pytest.fixture
-def driven(new_site):
-    """A task that asks, and the process that its agent is to the program that drives it, which never looks after it."""
+def driving_site(new_site, **how):
     site = new_site(model=False, start=False)
     program = site.path("packages") / "node_modules/own/agent"
     program.parent.mkdir(parents=True)
-    program.write_text(f"#!/usr/bin/python3\n{asking_agent(child=True)}")
+    program.write_text(f"#!/usr/bin/python3\n{asking_agent(child=True, **how)}")
     program.chmod(0o755)
     site.config["agents"] = {"own": {"adapter": "claude-acp", "path": str(program)}}
     site.write_config()
     site.start_server()
+    return site
+
+
+@pytest.fixture
+def driven(new_site):
+    """A task that asks, and the process that its agent is to the program that drives it, which never looks after it."""
+    site = driving_site(new_site)
     task = site.submit("Work.", agent="own", approvals=ALWAYS)
     gate = open_gate(site, task)
     child = next(p for p in descendants(runner_pid(site, task)) if proc_text(p, "comm").strip() == b"sleep")
@@ -72,3 +77,10 @@ def test_a_run_whose_asking_agent_is_dead_can_be_canceled(driven):
     assert site.call("POST", f"/v1/tasks/{task}/cancel", {})[0] == 202
     assert ended(site, task)["status"] == "CANCELED", site.story(task)
     assert site.get(f"/v1/gates/{gate['id']}")["state"] == "canceled"
+
+
+def test_the_check_after_an_agent_that_ended_its_turn_while_it_asked_is_not_taken_for_its_death(new_site):
+    site = driving_site(new_site, gives_up=True)
+    task = site.submit("Work.", agent="own", approvals=ALWAYS, verify="sleep 4")  # longer than a dead agent is given
+    end = ended(site, task)
+    assert (end["status"], end["run_n"]) == ("DONE", 1), site.story(task)

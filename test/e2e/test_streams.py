@@ -248,7 +248,7 @@ class Reader:
         """For the first time, or again behind the last id that it has seen."""
         if self.socket:
             self.socket.close()
-        self.tail, self.over, self.ended = b"", False, False
+        self.tail, self.over, self.ended, self.lagged = b"", False, False, False
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if self.window:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.window)
@@ -267,7 +267,8 @@ class Reader:
             for n in re.findall(rb"^id: (\d+)$", frames, re.M):
                 assert int(n) == self.next
                 self.next += 1
-            self.ended = self.ended or b"event: end" in frames
+            words = re.findall(rb"^event: (\w+)$", frames, re.M)
+            self.ended, self.lagged = self.ended or b"end" in words, self.lagged or b"lagged" in words
             self.over = self.over or self.ended
 
 
@@ -276,7 +277,7 @@ def rss(pid):
 
 
 def read_until(readers, done, come_back=False):
-    """On a machine that is slow enough we lag ourselves, and are let go: who comes back then goes on where he was."""
+    """On a machine that is slow enough we lag ourselves, are told so and let go: who comes back then goes on where he was.  He has no other reason to."""
     with selectors.DefaultSelector() as ready:
         for r in readers:
             ready.register(r.socket, selectors.EVENT_READ, r)
@@ -287,6 +288,7 @@ def read_until(readers, done, come_back=False):
                 if r.over:
                     ready.unregister(key.fileobj)
                 if r.over and not r.ended and come_back:
+                    assert r.lagged, f"a stream was broken off behind {r.next - 1}: {r.tail[-200:]!r}"
                     r.come()
                     ready.register(r.socket, selectors.EVENT_READ, r)
 

@@ -10,7 +10,7 @@ import time
 from check import Expect, events_of
 from world import TERMINAL, Violation, let_pass
 
-GATE_STEP_S = 120
+GATE_STEP_S = 120  # a real Codex starts for it, after blows several times, on a machine with a load of 50 and more: what is looked for never ends, and is not slow
 LIVES = 3  # blows of one round
 SETTLED = ("gate.approved", "gate.rejected", "gate.answered", "gate.expired", "gate.canceled")
 VICTIMS = ("server", "runner", "agent", "all")

@@ -25,7 +25,7 @@ FAKETIME = next((p for p in map(pathlib.Path, ("/usr/lib/x86_64-linux-gnu/faketi
 RUNNER = re.compile(rb"signalbox-runner\0(.*/tasks/([0-9A-Za-z]+)/agents/[^/]+/runs/(\d+))\0")
 TICKS = os.sysconf("SC_CLK_TCK")
 HEARTBEAT_S = 5  # the shortest heartbeat_timeout that the server takes
-SETTLE_S = 300  # a round's tasks have ended by then, or never will
+SETTLE_S = 300  # a round's tasks have ended by then, or never will: all attempts of all of them, on a machine with a load of 50 and more; slowness is no finding here
 
 SCENARIO = """
   - match: "[scenario numbered]"

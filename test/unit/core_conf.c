@@ -43,7 +43,7 @@ static void a_project_may_have_limits_of_its_own(void **state)
 	assert_int_equal(load("projects: {beta: {running: 2, uploads: 3}, default: {queued: 7}}\n", &c, NULL), ERR_OK);
 	assert_int_equal(conf_project_limit(c, "beta", "running"), 2);
 	assert_int_equal(conf_project_limit(c, "default", "queued"), 7);
-	assert_int_equal(conf_project_limit(c, "beta", "queued"), 10000); /* all of them are passed over when it is full */
+	assert_int_equal(conf_project_limit(c, "beta", "queued"), 1000); /* all of them are passed over when it is full */
 	assert_true(conf_project_limit(c, "default", "running") == INT64_MAX && conf_project_limit(c, "alpha", "queued") == INT64_MAX);
 	assert_true(conf_has_project_limit(c, "uploads"));
 	conf_free(c);

@@ -18,27 +18,17 @@ static const struct db_migration migrations[] = {
 	{ 1, "first", "CREATE TABLE t (x INTEGER PRIMARY KEY, b BLOB);" },
 };
 
-struct fixture {
-	struct db_site site;
-	char *log;
-	int64_t rows;
-};
-
 static int setup(void **state)
 {
-	struct fixture *f = NEW(struct fixture);
-	db_site_make(&f->site, migrations);
-	f->log = file_join(f->site.dir, "x.db-wal");
-	*state = f;
+	*state = NEW(struct db_site);
+	db_site_make(*state, migrations);
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct fixture *f = *state;
-	db_site_remove(&f->site);
-	free(f->log);
-	free(f);
+	db_site_remove(*state);
+	free(*state);
 	return 0;
 }
 
@@ -55,15 +45,15 @@ static enum err_code op_blob(struct db_conn *c, void *arg, struct error *e)
 	return db_step(s, &row, e);
 }
 
-static void write_blob(struct fixture *f)
+static void write_blob(struct db_site *f)
 {
 	struct error e = ERROR_INIT;
-	if (db_write(f->site.db, op_blob, &f->rows, &e))
+	if (db_write(f->db, op_blob, &f->rows, &e))
 		fail_msg("%s", e.text);
 }
 
 /* Two numbers in its head that change with each beginning. */
-static uint64_t beginning(const struct fixture *f)
+static uint64_t beginning(const struct db_site *f)
 {
 	uint64_t salts = 0;
 	AUTO_CLOSE int fd = open(f->log, O_RDONLY | O_CLOEXEC);
@@ -72,7 +62,7 @@ static uint64_t beginning(const struct fixture *f)
 	return salts;
 }
 
-static void write_until_it_begins_anew(struct fixture *f)
+static void write_until_it_begins_anew(struct db_site *f)
 {
 	uint64_t first = beginning(f);
 	int blobs = 0;
@@ -86,28 +76,28 @@ static enum err_code op_count(struct db_conn *c, void *arg, struct error *e)
 	return db_number(c, e, arg, "SELECT count(*) FROM t", "");
 }
 
-static void check_rows(struct fixture *f)
+static void check_rows(struct db_site *f)
 {
 	struct error e = ERROR_INIT;
 	int64_t n = 0;
-	assert_int_equal(db_read(f->site.db, op_count, &n, &e), ERR_OK);
+	assert_int_equal(db_read(f->db, op_count, &n, &e), ERR_OK);
 	assert_int_equal(n, f->rows);
 }
 
 static void a_log_that_is_written_on_and_on_is_begun_anew(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	write_blob(f);
 	for (int i = 0; i < 3; i++)
 		write_until_it_begins_anew(f);
 	check_rows(f);
-	db_site_reopen(&f->site, migrations);
+	db_site_reopen(f, migrations);
 	check_rows(f);
 }
 
 static enum err_code op_read_and_write_beside(struct db_conn *c, void *arg, struct error *e)
 {
-	struct fixture *f = arg;
+	struct db_site *f = arg;
 	int64_t before = 0, after = 0;
 	enum err_code rc = op_count(c, &before, e);
 	uint64_t first = beginning(f);
@@ -122,10 +112,10 @@ static enum err_code op_read_and_write_beside(struct db_conn *c, void *arg, stru
 
 static void who_reads_an_old_moment_keeps_the_log_and_stops_nobody(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	write_blob(f);
-	assert_int_equal(db_read(f->site.db, op_read_and_write_beside, f, &e), ERR_OK);
+	assert_int_equal(db_read(f->db, op_read_and_write_beside, f, &e), ERR_OK);
 	write_until_it_begins_anew(f);
 	check_rows(f);
 }
@@ -148,10 +138,10 @@ static enum err_code op_large_that_fails(struct db_conn *c, void *arg, struct er
 }
 
 /* As a program does it that leaves the log to us. */
-static void write_from_elsewhere(struct fixture *f, const char *sql)
+static void write_from_elsewhere(struct db_site *f, const char *sql)
 {
 	sqlite3 *other = NULL;
-	assert_int_equal(sqlite3_open_v2(f->site.path, &other, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_open_v2(f->path, &other, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(other, sql, NULL, NULL, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_close(other), SQLITE_OK);
 }
@@ -163,18 +153,18 @@ static enum err_code op_look(struct db_conn *c, void *arg, struct error *e)
 
 static void what_a_failed_write_left_in_the_log_does_not_spoil_what_another_program_writes_there(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	int64_t n = 0;
 	write_blob(f);
-	db_site_reopen(&f->site, migrations); /* the log is empty: nothing of it is looked at when the write is undone */
-	assert_int_equal(db_write(f->site.db, op_large_that_fails, NULL, &e), ERR_STALE);
+	db_site_reopen(f, migrations); /* the log is empty: nothing of it is looked at when the write is undone */
+	assert_int_equal(db_write(f->db, op_large_that_fails, NULL, &e), ERR_STALE);
 	write_from_elsewhere(f, "PRAGMA wal_autocheckpoint = 0; INSERT INTO t (x, b) VALUES (1000, zeroblob(20000000))");
 	write_blob(f);
-	assert_int_equal(db_read(f->site.db, op_look, &n, &e), ERR_OK);
+	assert_int_equal(db_read(f->db, op_look, &n, &e), ERR_OK);
 	assert_int_equal(n, f->rows + 2);
-	db_site_reopen(&f->site, migrations);
-	assert_int_equal(db_read(f->site.db, op_look, &n, &e), ERR_OK);
+	db_site_reopen(f, migrations);
+	assert_int_equal(db_read(f->db, op_look, &n, &e), ERR_OK);
 	assert_int_equal(n, f->rows + 2);
 }
 

@@ -10,8 +10,9 @@
 #include <cmocka.h>
 
 struct db_site {
-	char *dir, *path;
+	char *dir, *path, *log;
 	struct db *db;
+	int64_t rows; /* that a test has written */
 };
 
 static void db_site_reopen(struct db_site *s, const struct db_migration *first)
@@ -27,6 +28,7 @@ static void db_site_make(struct db_site *s, const struct db_migration *first)
 	struct error e = ERROR_INIT;
 	assert_int_equal(file_tmpdir("/tmp", "sbdb", &s->dir, &e), ERR_OK);
 	s->path = file_join(s->dir, "x.db");
+	s->log = file_join(s->dir, "x.db-wal");
 	db_site_reopen(s, first);
 }
 
@@ -37,4 +39,5 @@ static void db_site_remove(struct db_site *s)
 	assert_int_equal(file_remove_tree(s->dir, &e), ERR_OK);
 	free(s->dir);
 	free(s->path);
+	free(s->log);
 }

@@ -18,27 +18,17 @@ static const struct db_migration migrations[] = {
 	{ 1, "first", "CREATE TABLE t (x INTEGER PRIMARY KEY, text TEXT);" },
 };
 
-struct fixture {
-	struct db_site site;
-	char *log;
-	int64_t rows;
-};
-
 static int setup(void **state)
 {
-	struct fixture *f = NEW(struct fixture);
-	db_site_make(&f->site, migrations);
-	f->log = file_join(f->site.dir, "x.db-wal");
-	*state = f;
+	*state = NEW(struct db_site);
+	db_site_make(*state, migrations);
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct fixture *f = *state;
-	db_site_remove(&f->site);
-	free(f->log);
-	free(f);
+	db_site_remove(*state);
+	free(*state);
 	return 0;
 }
 
@@ -47,10 +37,10 @@ static enum err_code op_row(struct db_conn *c, void *arg, struct error *e)
 	return db_exec(c, e, "INSERT INTO t (x, text) VALUES (?1, 'a row of the test')", "i", *(int64_t *)arg + 1);
 }
 
-static bool write_row(struct fixture *f)
+static bool write_row(struct db_site *f)
 {
 	struct error e = ERROR_INIT;
-	bool written = db_write(f->site.db, op_row, &f->rows, &e) == ERR_OK;
+	bool written = db_write(f->db, op_row, &f->rows, &e) == ERR_OK;
 	f->rows += written;
 	return written;
 }
@@ -68,7 +58,7 @@ static void check_rows(struct db *db, int64_t wanted)
 	assert_int_equal(n, wanted);
 }
 
-static int64_t log_bytes(const struct fixture *f)
+static int64_t log_bytes(const struct db_site *f)
 {
 	struct stat st;
 	assert_int_equal(stat(f->log, &st), 0);
@@ -77,7 +67,7 @@ static int64_t log_bytes(const struct fixture *f)
 
 static void many_commits_find_room_in_the_log(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	int grown = 0;
 	for (int64_t before = 0, now; f->rows < COMMITS; before = now) {
 		assert_true(write_row(f));
@@ -85,7 +75,7 @@ static void many_commits_find_room_in_the_log(void **state)
 		grown += now != before;
 	}
 	assert_in_range(grown, 1, 2);
-	check_rows(f->site.db, COMMITS);
+	check_rows(f->db, COMMITS);
 }
 
 static void copy(const char *dir, const char *name, const char *to)
@@ -99,16 +89,16 @@ static void copy(const char *dir, const char *name, const char *to)
 /* What a program leaves that is killed. */
 static void all_rows_are_found_in_a_log_that_ends_in_zeros(void **state)
 {
-	struct fixture *f = *state;
+	struct db_site *f = *state;
 	struct error e = ERROR_INIT;
 	struct db *again = NULL;
-	AUTO_FREE char *dir = file_join(f->site.dir, "left"), *path = file_join(dir, "x.db");
+	AUTO_FREE char *dir = file_join(f->dir, "left"), *path = file_join(dir, "x.db");
 	while (f->rows < COMMITS)
 		assert_true(write_row(f));
 	assert_true(log_bytes(f) >= GROWS_BYTES);
 	assert_int_equal(file_mkdirs(dir, 0700, &e), ERR_OK);
-	copy(f->site.dir, "x.db", dir);
-	copy(f->site.dir, "x.db-wal", dir);
+	copy(f->dir, "x.db", dir);
+	copy(f->dir, "x.db-wal", dir);
 	if (db_open(path, migrations, 1, &again, &e))
 		fail_msg("%s", e.text);
 	check_rows(again, COMMITS);
@@ -128,8 +118,8 @@ static void limit_files(rlim_t bytes)
 
 static void a_disk_without_room_to_grow_takes_each_commit_that_fits(void **state)
 {
-	struct fixture *f = *state;
-	db_site_reopen(&f->site, migrations); /* the log is short again */
+	struct db_site *f = *state;
+	db_site_reopen(f, migrations); /* the log is short again */
 	signal(SIGXFSZ, SIG_IGN);
 	limit_files(FULL_BYTES);
 	while (f->rows < COMMITS * COMMITS && write_row(f))
@@ -139,10 +129,10 @@ static void a_disk_without_room_to_grow_takes_each_commit_that_fits(void **state
 	limit_files(RLIM_INFINITY);
 	assert_in_range(fit, FIT_COMMITS, COMMITS * COMMITS - 1);
 	assert_false(again);
-	check_rows(f->site.db, fit);
+	check_rows(f->db, fit);
 	assert_true(write_row(f));
-	db_site_reopen(&f->site, migrations);
-	check_rows(f->site.db, fit + 1);
+	db_site_reopen(f, migrations);
+	check_rows(f->db, fit + 1);
 }
 
 int main(void)

@@ -230,34 +230,82 @@ static bool has_number(const struct js *options)
 	return false;
 }
 
-static enum err_code take_one(const struct js *question, const char *text, struct js *list, struct error *e)
+static bool takes_words(const struct js *question)
+{
+	return js_flag(question, "free_text", false) || !js_len(js_get(question, "options"));
+}
+
+/* What is not to be guessed at: an option by its words, and a secret in one's own, which may be a number or begin with "=". */
+static bool is_meant_so(const struct js *question, const char *text)
 {
 	const struct js *options = js_get(question, "options");
-	bool plain = text[0] == '=' && js_len(options) && is_number(text + 1);
+	return !js_len(options) || has_label(options, text) || (ask_is_secret(question) && takes_words(question));
+}
+
+/* A secret is not told back, not even a wrong one. */
+static enum err_code refuse_number(const struct js *question, const char *text, struct error *e)
+{
+	size_t n = js_len(js_get(question, "options"));
+	if (ask_is_secret(question))
+		return error_set(e, ERR_USAGE, "the question has %zu options, and no such number", n);
+	return error_set(e, ERR_USAGE, "the question has %zu options, and no number %s (=%s answers with the number itself)", n, text, text);
+}
+
+static enum err_code take_number(const struct js *question, const char *text, struct js *list, struct error *e)
+{
+	const struct js *options = js_get(question, "options");
 	int64_t n = 0;
-	if (!js_len(options) || !is_number(text) || has_label(options, text)) {
-		js_push_str(list, plain ? text + 1 : text);
-		return ERR_OK;
-	}
-	if (!str_to_i64(text, "option", 1, (int64_t)js_len(options), &n, NULL)) {
+	if (!str_to_i64(text, "option", 1, (int64_t)js_len(options), &n, NULL))
 		js_push_str(list, js_str(js_at(options, (size_t)n - 1), "label"));
-		return ERR_OK;
-	}
-	if (!has_number(options)) {
-		error_set(e, ERR_USAGE, "the question has %zu options, and no number %s (=%s answers with the number itself)", js_len(options), text, text);
-		return ERR_USAGE;
-	}
+	else if (ask_is_secret(question) || !has_number(options))
+		return refuse_number(question, text, e);
+	else
+		js_push_str(list, text);
+	return ERR_OK;
+}
+
+static enum err_code take_one(const struct js *question, const char *text, struct js *list, struct error *e)
+{
+	bool as_is = is_meant_so(question, text);
+	if (!as_is && (is_number(text) || ask_is_secret(question)))
+		return take_number(question, text, list, e);
+	if (!as_is && text[0] == '=' && !*++text)
+		return error_set(e, ERR_USAGE, "= takes what follows it as the answer, and nothing follows");
 	js_push_str(list, text);
 	return ERR_OK;
 }
 
-static enum err_code take_numbers(const struct js *question, const char *text, struct js *list, struct error *e)
+/* The next part of "1, 3,=10": behind "=" it goes on to the comma. NULL: there is none left. */
+static char *next_part(const char **text)
+{
+	*text += strspn(*text, ", ");
+	size_t n = strcspn(*text, **text == '=' ? "," : ", ");
+	const char *part = *text;
+	*text += n;
+	while (n && part[n - 1] == ' ')
+		n--;
+	return n ? mem_strndup(part, n) : NULL;
+}
+
+/* Numbers, and parts behind "=", with commas between them; all else is words of somebody's own. */
+static bool is_list(const char *text)
+{
+	bool fits = strchr(text, ',') != NULL;
+	char *part = NULL;
+	while (fits && (part = next_part(&text))) {
+		fits = part[0] == '=' || is_number(part);
+		free(part);
+	}
+	return fits;
+}
+
+static enum err_code take_parts(const struct js *question, const char *text, struct js *list, struct error *e)
 {
 	enum err_code rc = ERR_OK;
-	for (size_t n; !rc && *text; text += n + strspn(text + n, ", ")) {
-		n = strcspn(text, ", ");
-		AUTO_FREE char *one = mem_strndup(text, n);
-		rc = n ? take_one(question, one, list, e) : ERR_OK;
+	char *part = NULL;
+	while (!rc && (part = next_part(&text))) {
+		rc = take_one(question, part, list, e);
+		free(part);
 	}
 	return rc;
 }
@@ -265,11 +313,14 @@ static enum err_code take_numbers(const struct js *question, const char *text, s
 enum err_code ask_take_text(const struct js *question, const char *text, struct js *answers, struct error *e)
 {
 	AUTO_JS struct js *list = js_array();
+	bool several = ask_takes_several(question) && !is_meant_so(question, text);
 	enum err_code rc = ERR_OK;
 	if (!str_is_utf8(text, strlen(text)))
 		return error_set(e, ERR_INVALID, "the answer is not UTF-8 text");
-	if (ask_takes_several(question) && strchr(text, ',') && text[strspn(text, "0123456789, ")] == 0)
-		rc = take_numbers(question, text, list, e);
+	if (several && !text[strspn(text, ", ")])
+		return error_set(e, ERR_USAGE, "the answer chooses nothing: options are given as 1,3");
+	if (several && is_list(text))
+		rc = take_parts(question, text, list, e);
 	else
 		rc = take_one(question, text, list, e);
 	if (!rc)

@@ -31,8 +31,9 @@ void ask_add_question(struct strbuf *out, const struct js *question, size_t numb
 /* The ways to reply, as commands. */
 void ask_add_replies(struct strbuf *out, const struct js *gate);
 
-/* Typed text as an answer to one question: a number is the option's label, "1,3" are two where several may be; a number that no option has is an error,
- * but where options are numbers themselves, or behind "=", which takes what follows as it is. */
+/* Typed text as an answer to one question: the label of an option, its number, or words. "1,3" are two where several may be; a number that no option has
+ * is an error, but where options are numbers themselves, or behind "=", which takes what follows as it is ("=10,=20": two of them). Without options, and
+ * for a secret in free words, the text is taken to the letter. No error tells what a secret was. */
 MUST_USE enum err_code ask_take_text(const struct js *question, const char *text, struct js *answers, struct error *e);
 /* Typed text as the value of one member of an elicitation's schema. */
 MUST_USE enum err_code ask_take_value(const char *name, const struct js *schema, const char *text, struct js *content, struct error *e);

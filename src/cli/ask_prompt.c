@@ -115,7 +115,7 @@ static void show_question(const struct ask_prompt *p, const struct js *question,
 	ask_add_question(&out, question, number);
 	print(p->c, COLOUR_NONE, strbuf_str(&out));
 	if (ask_is_secret(question))
-		print(p->c, COLOUR_DIM, "  What you type is not shown.\n");
+		print(p->c, COLOUR_DIM, js_len(options) && free_text ? "  What you type is not shown, and taken to the letter: no numbers of options.\n" : "  What you type is not shown.\n");
 	else if (js_len(options))
 		print(p->c, COLOUR_DIM, ask_takes_several(question) ? free_text ? "  Numbers, as 1,3, or your own words.\n" : "  Numbers, as 1,3.\n" : free_text ? "  A number, or your own words.\n" : "  A number.\n");
 }

@@ -7,7 +7,9 @@
 #include "cli/table.h"
 #include "cli/remote.h"
 
-#define STOP_TIMEOUT_MS 60000 /* how long we look on while the run is stopped and its changes are kept */
+/* How long we look on: the agent has some seconds to end by itself before it is killed, then all that it changed is kept, which in a large workspace or on
+ * a busy machine may well need more than ten. "has not ended yet" is for what is stuck. `rm` waits as long. */
+#define STOP_TIMEOUT_MS 60000
 
 static void add_status(struct table *t, const struct js *task)
 {

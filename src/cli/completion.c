@@ -55,6 +55,18 @@ const char *completion_lister(const struct command *cmd)
 	return str_starts(cmd->args, "TASK") ? "ls" : NULL;
 }
 
+const char *completion_columns(const char *lister)
+{
+	return str_eq(lister, "secret") ? "1" : str_eq(lister, "context") ? "2" : "1,2";
+}
+
+/* Names were chosen by others, and `compgen -W` would run the commands that stand in them: they are only compared here, and those of harmless letters offered. */
+static const char offer_function[] =
+	"_signalbox_offer()\n{\n\tlocal word columns=$1\n\tshift\n\twhile IFS= read -r word; do\n"
+	"\t\tcase $word in '' | -* | *[!" COMPLETION_LETTERS "]*) continue;; esac\n"
+	"\t\t[[ $word == \"$current\"* ]] && COMPREPLY+=(\"$word\")\n"
+	"\tdone <<< \"$(SIGNALBOX_AUTOSTART=0 signalbox \"$@\" 2>/dev/null | cut -f\"$columns\" | tr '\\t' '\\n')\"\n}\n";
+
 static void add_cases(struct strbuf *out)
 {
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
@@ -64,19 +76,23 @@ static void add_cases(struct strbuf *out)
 		const char *lister = completion_lister(cmd);
 		AUTO_STRBUF struct strbuf verbs = STRBUF_INIT;
 		strbuf_addf(out, "%s\"; lister=%s", words.len ? strbuf_str(&words) + 1 : "", lister ? lister : "");
+		if (lister)
+			strbuf_addf(out, "; columns=%s", completion_columns(lister));
 		if (completion_add_verbs(cmd, &verbs))
-			strbuf_addf(out, "; verbs=\"%s\"", strbuf_str(&verbs));
+			strbuf_addf(out, "; verbs=\"%s\"; columns=%s", strbuf_str(&verbs), completion_columns(cmd->name));
 		strbuf_adds(out, ";;\n");
 	}
 }
 
-static void add_globals_with_value(struct strbuf *out)
+void completion_add_valued(struct strbuf *out, char between)
 {
-	AUTO_STRBUF struct strbuf names = STRBUF_INIT;
+	const char *mark = "";
+	char next[2] = { between, 0 };
 	for (const struct opt *o = global_options; o->name; o++)
-		if (o->type != OPT_FLAG)
-			strbuf_addf(&names, "%s--%s", names.len ? "|" : "", o->name);
-	strbuf_adds(out, strbuf_str(&names));
+		if (o->type != OPT_FLAG) {
+			strbuf_addf(out, "%s--%s", mark, o->name);
+			mark = next;
+		}
 }
 
 void completion_bash(struct strbuf *out)
@@ -86,9 +102,10 @@ void completion_bash(struct strbuf *out)
 		if (cmd->options != submit_options || str_eq(cmd->name, "run"))
 			add_file_options(&files, cmd->options);
 	add_file_options(&files, global_options);
-	strbuf_adds(out, "_signalbox()\n{\n\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= verbs= words= lister= i\n"
+	strbuf_adds(out, offer_function);
+	strbuf_adds(out, "_signalbox()\n{\n\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= verbs= words= lister= columns= i\n\tCOMPREPLY=()\n"
 			 "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n\t\tcase ${COMP_WORDS[i]} in\n\t\t");
-	add_globals_with_value(out);
+	completion_add_valued(out, '|');
 	strbuf_addf(out, ") ((i++));;\n\t\t-*) ;;\n\t\t*) verb=${COMP_WORDS[i]}; break;;\n\t\tesac\n\tdone\n"
 			 "\tcase $previous in %s) COMPREPLY=($(compgen -f -- \"$current\")); return;; esac\n", strbuf_str(&files));
 	add_values(out);
@@ -101,10 +118,10 @@ void completion_bash(struct strbuf *out)
 	strbuf_adds(out, "\";;\n");
 	add_cases(out);
 	/* `rm` and its like take what the command's own `ls` tells. */
-	strbuf_adds(out, "\tesac\n\tif [ -n \"$verbs\" ] && [[ $current != -* ]]; then\n\t\twords=$verbs\n\t\tif ((COMP_CWORD > i + 1)); then\n\t\t\twords=\n"
-			 "\t\t\tcase \" $verbs \" in *' ls '*) words=$(SIGNALBOX_AUTOSTART=0 signalbox $verb ls 2>/dev/null | cut -f1,2 | tr -d '*');; esac\n\t\tfi\n"
-			 "\telif [ -n \"$lister\" ] && [[ $current != -* ]]; then\n"
-			 "\t\twords=$(SIGNALBOX_AUTOSTART=0 signalbox $lister 2>/dev/null | cut -f1,2)\n\telif [[ $current == -* ]]; then\n\t\twords+=\"");
+	strbuf_adds(out, "\tesac\n\tif [ -n \"$verbs\" ] && [[ $current != -* ]]; then\n\t\twords=$verbs\n\t\tif ((COMP_CWORD > i + 1)); then\n"
+			 "\t\t\t[[ \" $verbs \" == *' ls '* ]] && _signalbox_offer $columns $verb ls\n\t\t\treturn\n\t\tfi\n"
+			 "\telif [ -n \"$lister\" ] && [[ $current != -* ]]; then\n\t\t_signalbox_offer $columns $lister\n\t\treturn\n"
+			 "\telif [[ $current == -* ]]; then\n\t\twords+=\"");
 	AUTO_STRBUF struct strbuf globals = STRBUF_INIT;
 	add_option_words(&globals, global_options);
 	strbuf_adds(out, strbuf_str(&globals));

@@ -40,20 +40,25 @@ static void add_fish_options(struct strbuf *out, const char *condition, const st
 	}
 }
 
+/* The command is the first word that is no option: `secret rm` is not `rm`. */
 void completion_fish(struct strbuf *out)
 {
-	strbuf_adds(out, "function __signalbox_list\n\tSIGNALBOX_AUTOSTART=0 signalbox $argv 2>/dev/null | cut -f1,2 | string split \\t | string match -v ''\nend\n"
+	strbuf_adds(out, "function __signalbox_list\n\tSIGNALBOX_AUTOSTART=0 signalbox $argv 2>/dev/null | cut -f1,2 | string split \\t | string match -r '^(?!-)[" COMPLETION_LETTERS "]+$'\nend\n"
+		"function __signalbox_is\n\tset -l words (commandline -opc)\n\tset -l skip\n\tset -e words[1]\n\tfor word in $words\n\t\tif test -n \"$skip\"\n\t\t\tset skip\n\t\t\tcontinue\n\t\tend\n"
+		"\t\tswitch $word\n\t\t\tcase ");
+	completion_add_valued(out, ' ');
+	strbuf_adds(out, "\n\t\t\t\tset skip 1\n\t\t\tcase '-*'\n\t\t\tcase '*'\n\t\t\t\ttest $word = $argv[1]\n\t\t\t\treturn\n\t\tend\n\tend\n\treturn 1\nend\n"
 		"complete -c signalbox -f\n");
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
 		strbuf_addf(out, "complete -c signalbox -n __fish_use_subcommand -a %s -d ", cmd->name);
 		add_fish(out, cmd->summary);
 		strbuf_addc(out, '\n');
 		AUTO_STRBUF struct strbuf condition = STRBUF_INIT;
-		strbuf_addf(&condition, " -n '__fish_seen_subcommand_from %s'", cmd->name);
+		strbuf_addf(&condition, " -n '__signalbox_is %s'", cmd->name);
 		add_fish_options(out, strbuf_str(&condition), cmd->options);
 		AUTO_STRBUF struct strbuf verbs = STRBUF_INIT;
 		if (completion_add_verbs(cmd, &verbs))
-			strbuf_addf(out, "complete -c signalbox -n '__fish_seen_subcommand_from %s; and not __fish_seen_subcommand_from %s' -a '%s'\n", cmd->name, strbuf_str(&verbs), strbuf_str(&verbs));
+			strbuf_addf(out, "complete -c signalbox -n '__signalbox_is %s; and not __fish_seen_subcommand_from %s' -a '%s'\n", cmd->name, strbuf_str(&verbs), strbuf_str(&verbs));
 		if (completion_lister(cmd))
 			strbuf_addf(out, "complete -c signalbox%s -a '(__signalbox_list %s)'\n", strbuf_str(&condition), completion_lister(cmd));
 	}
@@ -106,7 +111,7 @@ static void add_zsh_options(struct strbuf *out, const struct opt *table)
 void completion_zsh(struct strbuf *out)
 {
 	strbuf_adds(out, "#compdef signalbox\n_signalbox_list()\n{\n\tlocal -a found\n\tfound=(${=\"$(SIGNALBOX_AUTOSTART=0 signalbox $1 2>/dev/null | cut -f1,2)\"})\n"
-		"\tcompadd -a found\n}\n_signalbox()\n{\n\tlocal -a globals verbs\n\tlocal verb\n\tglobals=(");
+		"\tfound=(${${found:#*[^" COMPLETION_LETTERS "]*}:#-*})\n\tcompadd -a found\n}\n_signalbox()\n{\n\tlocal -a globals verbs\n\tlocal verb\n\tlocal -i i\n\tglobals=(");
 	add_zsh_options(out, global_options);
 	strbuf_adds(out, ")\n\tverbs=(");
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
@@ -114,10 +119,9 @@ void completion_zsh(struct strbuf *out)
 		add_zsh(out, cmd->summary);
 		strbuf_addc(out, '\'');
 	}
-	strbuf_adds(out, ")\n\tverb=${words[(R)(");
-	for (const struct command *cmd = commands; cmd->name; cmd++)
-		strbuf_addf(out, "%s%s", cmd == commands ? "" : "|", cmd->name);
-	strbuf_adds(out, ")]}\n\tcase $verb in\n\t'') _arguments -S $globals '1: :{_describe command verbs}' ;;\n");
+	strbuf_adds(out, ")\n\tfor ((i = 2; i < CURRENT; i++)); do\n\t\tcase $words[i] in\n\t\t(");
+	completion_add_valued(out, '|');
+	strbuf_adds(out, ") ((i++)) ;;\n\t\t(-*) ;;\n\t\t(*) verb=$words[i]; break ;;\n\t\tesac\n\tdone\n\tcase $verb in\n\t'') _arguments -S $globals '1: :{_describe command verbs}' ;;\n");
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
 		strbuf_addf(out, "\t%s) _arguments -S", cmd->name);
 		if (!cmd->daemon)

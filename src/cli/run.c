@@ -12,6 +12,8 @@
 #include "cli/text.h"
 #include "cli/view.h"
 
+#define OPEN_GATES_MAX 1000 /* remembered at once; an agent asks few things at a time */
+
 /* What the callbacks of one `run` share. */
 struct run_view {
 	struct view view;
@@ -20,7 +22,7 @@ struct run_view {
 	bool asks;			 /* there is a terminal to ask at */
 	struct js *asked;		 /* ids; each is asked once */
 	bool troubled;
-	struct strbuf gate; /* id of the newest question */
+	struct js *open; /* ids of what waits as far as is known, the newest last */
 };
 
 static void hold(struct run_view *r, bool hold)
@@ -66,6 +68,14 @@ static void ask_now(struct run_view *r, const char *id)
 	r->follow->look = true;
 }
 
+static void note_open(struct run_view *r, const char *gate)
+{
+	AUTO_STRBUF struct strbuf id = STRBUF_INIT;
+	text_add_line(&id, gate);
+	if (id.len && js_len(r->open) < OPEN_GATES_MAX)
+		js_set_bool(r->open, strbuf_str(&id), true);
+}
+
 /* What has waited since before the events that are shown. */
 static void ask_earlier(struct run_view *r)
 {
@@ -73,20 +83,29 @@ static void ask_earlier(struct run_view *r)
 	if (ask_list(r->follow->c, r->follow->task_id, false, &open, NULL, NULL))
 		return; /* the stream will tell */
 	for (size_t i = js_len(open); i-- > 0;)
+		note_open(r, ask_id(js_at(open, i)));
+	for (size_t i = js_len(open); r->asks && i-- > 0;)
 		ask_now(r, ask_id(js_at(open, i)));
 }
 
-/* r->gate: the one that waits, as far as the events tell. */
 static void note_gate(struct run_view *r, const char *type, const char *gate)
 {
 	AUTO_STRBUF struct strbuf id = STRBUF_INIT;
-	bool blocked = str_eq(type, "gate.blocked");
-	text_add_line(&id, gate);
-	if (!blocked && (!str_starts(type, "gate.") || !str_eq(strbuf_str(&id), strbuf_str(&r->gate))))
+	if (str_eq(type, "gate.blocked"))
+		note_open(r, gate);
+	if (str_eq(type, "gate.blocked") || !str_starts(type, "gate."))
 		return;
-	strbuf_reset(&r->gate);
-	if (blocked)
-		strbuf_adds(&r->gate, strbuf_str(&id));
+	text_add_line(&id, gate);
+	js_del(r->open, strbuf_str(&id));
+}
+
+/* The newest that waits; NULL: none is known. */
+static const char *open_gate(const struct run_view *r)
+{
+	const char *id = NULL;
+	for (struct js_iter it = js_iter(r->open); it.key; js_next(&it))
+		id = it.key;
+	return id;
 }
 
 static void on_event(void *ctx, const struct js *event, const char *line UNUSED, size_t len UNUSED)
@@ -98,7 +117,7 @@ static void on_event(void *ctx, const struct js *event, const char *line UNUSED,
 	note_gate(r, js_str_or(event, "type", ""), js_str_or(js_get(event, "data"), "gate", ""));
 	view_event(&r->view, event);
 	if (str_eq(js_str(event, "type"), "gate.blocked") && r->asks && r->follow->past_waiting)
-		ask_now(r, strbuf_str(&r->gate));
+		ask_now(r, js_str_or(js_get(event, "data"), "gate", ""));
 }
 
 static void on_trouble(void *ctx, const char *text)
@@ -123,8 +142,8 @@ static void say_begin(const struct cli *c, const struct js *task)
 static void say_detached(const struct cli *c, const struct js *task, const char *gate)
 {
 	const char *t = remote_label(task);
-	cli_say(c, "detached; the task %s", *gate ? "waits for you" : "goes on");
-	if (*gate)
+	cli_say(c, "detached; the task %s", gate ? "waits for you" : "goes on");
+	if (gate)
 		cli_say(c, "  reply   signalbox gates %s", gate);
 	cli_say(c, "  follow  signalbox events -f %s\n  wait    signalbox wait %s\n  stop    signalbox cancel %s", t, t, t);
 }
@@ -148,6 +167,18 @@ static void say_next(const struct cli *c, const struct js *task)
 	cli_say(c, "%s", strbuf_str(&out));
 }
 
+/* For a script the id of what waits comes first, alone on its line. */
+static void add_gate(struct cli *c, const struct js *task, const struct run_view *r, struct strbuf *out)
+{
+	AUTO_JS struct js *open = NULL;
+	if (open_gate(r))
+		strbuf_addf(out, "%s\n", open_gate(r));
+	else if (!ask_list(c, remote_id(task), false, &open, NULL, NULL) && js_len(open)) {
+		text_add_line(out, ask_id(js_at(open, 0)));
+		strbuf_addc(out, '\n');
+	}
+}
+
 static void tell_result(struct cli *c, const struct js *task, const struct run_view *r)
 {
 	AUTO_STRBUF struct strbuf out = STRBUF_INIT;
@@ -158,9 +189,8 @@ static void tell_result(struct cli *c, const struct js *task, const struct run_v
 	}
 	if (c->err.tty && !c->quiet)
 		cli_say(c, "%s", "");
-	/* For a script the id of what waits comes first, alone on its line. */
-	if (remote_is_waiting(task) && !c->out.tty && r->gate.len)
-		strbuf_addf(&out, "%s\n", strbuf_str(&r->gate));
+	if (remote_is_waiting(task) && !c->out.tty)
+		add_gate(c, task, r, &out);
 	summary_add(&c->out, &out, task);
 	term_write(&c->out, &out);
 	say_next(c, task);
@@ -170,7 +200,8 @@ enum err_code run_follow(struct cli *c, const struct js *task, int64_t after, co
 {
 	AUTO_JS struct js *settled = NULL;
 	AUTO_JS struct js *asked = js_object();
-	struct run_view r = { .typing = typing, .asks = ask_can(c), .asked = asked };
+	AUTO_JS struct js *open = js_object();
+	struct run_view r = { .typing = typing, .asks = ask_can(c), .asked = asked, .open = open };
 	const char *created = js_str(task, "created_at");
 	int64_t since = created ? clock_parse_rfc3339(created) : -1;
 	struct follow f = {
@@ -180,19 +211,18 @@ enum err_code run_follow(struct cli *c, const struct js *task, int64_t after, co
 	r.follow = &f;
 	view_start(&r.view, &c->err, c->quiet, !typing, since >= 0 ? since : clock_wall_ms());
 	live_text(&r.view.live, begin);
-	if (r.asks && after > 0)
+	if (after > 0)
 		ask_earlier(&r);
 	enum err_code rc = follow_task(&f, &settled, e);
 	view_stop(&r.view);
 	if (!rc) {
 		tell_result(c, settled, &r);
 	} else if (rc == ERR_CANCELED && *f.interrupted) {
-		say_detached(c, task, strbuf_str(&r.gate));
+		say_detached(c, task, open_gate(&r));
 		c->exit_status = EXIT_DETACHED;
 		error_clear(e);
 		rc = ERR_OK;
 	}
-	strbuf_release(&r.gate);
 	return rc;
 }
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -195,6 +196,53 @@ def test_where_several_may_be_chosen_they_are_given_by_their_numbers(gates, sign
     assert "several" in signalbox("gates", GATE).stdout
 
 
+@pytest.mark.parametrize("typed, expected", [
+    ("=10,=20", ["10", "20"]), ("=10,2", ["10", "blue"]), ("1, =10", ["red", "10"]), ("=10", ["10"]), ("=a b,=c", ["a b", "c"]), ("=red, mostly", ["red, mostly"]), ("1,000", ["1,000"]), ("=7", ["=7"]), ("==7", ["=7"])])
+def test_where_several_may_be_chosen_what_is_behind_an_equals_sign_is_taken_as_it_is(gates, signalbox, typed, expected):
+    gates.add(question_gate(question(options=("red", "blue", "1,000", "=7"), free_text=True, multiple=True)))
+    r = signalbox("answer", GATE, typed)
+    assert r.returncode == 0, r.stderr
+    assert gates.posts == [{"decision": "answer", "answer": {"q1": expected}}]
+
+
+@pytest.mark.parametrize("typed, why", [("10,20", "=10"), ("=10,20", "=20"), (",", "nothing"), (" , ,", "nothing"), ("", "nothing"), ("=", "nothing follows"), ("=,1", "nothing follows")])
+def test_a_list_that_chooses_nothing_or_numbers_that_are_not_there_is_no_answer(gates, signalbox, typed, why):
+    gates.add(question_gate(question(options=("red", "blue"), free_text=True, multiple=True)))
+    r = signalbox("answer", GATE, typed)
+    assert r.returncode == 2 and why in r.stderr and gates.posts == []
+
+
+@pytest.mark.parametrize("typed, expected", [("=blue, or so", "blue, or so"), ("=2", "2"), ("=x", "x"), ("=7", "=7"), ("1,000", "1,000"), (",", ",")])
+def test_an_equals_sign_takes_the_rest_whatever_it_is_unless_it_is_an_options(gates, signalbox, typed, expected):
+    gates.add(question_gate(question(options=("red", "1,000", "=7"), free_text=True)))
+    assert signalbox("answer", GATE, typed).returncode == 0
+    assert gates.posts == [{"decision": "answer", "answer": {"q1": [expected]}}]
+
+
+def test_without_options_words_are_taken_to_the_letter(gates, signalbox):
+    gates.add(question_gate(question()))
+    assert signalbox("answer", GATE, "=7").returncode == 0
+    assert gates.posts == [{"decision": "answer", "answer": {"q1": ["=7"]}}]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("typed", ["4711", "1", "=4711", "1,2", ",", "="])
+def test_a_secret_in_free_words_is_taken_to_the_letter(gates, signalbox, typed, several):
+    gates.add(question_gate(question("pw", "Password?", options=("none", "the old one"), free_text=True, secret=True, multiple=several)))
+    r = signalbox("answer", GATE, "-", stdin=typed + "\n")
+    assert r.returncode == 0, r.stderr
+    assert gates.posts == [{"decision": "answer", "answer": {"pw": [typed]}}]
+
+
+def test_a_secret_that_is_no_option_is_refused_without_telling_it(gates, signalbox):
+    gates.add(question_gate(question("pw", "Password?", options=("none", "the old one"), free_text=False, secret=True, multiple=True)))
+    for typed in ("4711", "=4711", "1,4711", "sesame-4711"):
+        r = signalbox("answer", GATE, "-", stdin=typed + "\n")
+        assert r.returncode == 2 and "no such number" in r.stderr and "4711" not in r.stderr + r.stdout
+    assert signalbox("answer", GATE, "-", stdin="2\n").returncode == 0
+    assert gates.posts == [{"decision": "answer", "answer": {"pw": ["the old one"]}}]
+
+
 @pytest.mark.parametrize("asked, line", [
     ([question()], " TEXT"), ([question(options=("red", "blue"))], " NUMBER"), ([question(secret=True)], ""), ([question("$(id)"), question("b")], " --set 1=TEXT --set 2=TEXT")])
 def test_a_gate_says_how_its_questions_are_answered(gates, signalbox, asked, line):
@@ -362,6 +410,11 @@ class Story:
             self.fake.settle("DONE")
             self.wake.notify_all()
 
+    def end_stream(self):
+        with self.wake:
+            self.fake.settle("DONE")
+            self.wake.notify_all()
+
     def stream(self, handler, query, ref):
         handler.send_response(200)
         handler.send_header("Content-Type", "application/jsonl")
@@ -434,6 +487,19 @@ def test_a_secret_is_typed_without_being_shown(fake, gates, desk):
     assert d.finish() == 0
     assert "open-sesame" not in d.text
     assert gates.posts[0]["answer"] == {"pw": ["open-sesame"]}
+
+
+def test_a_number_typed_at_a_secret_question_is_not_told_back(fake, gates, desk):
+    Story(fake, gates, question_gate(question("pw", "Password?", options=("none", "the old one"), free_text=False, secret=True)))
+    d = desk("run", "--repo", "-", "x")
+    d.until("\n> ")
+    os.write(d.master, b"4711\n")
+    d.until("no such number")
+    d.until("> ")
+    os.write(d.master, b"2\n")
+    assert d.finish() == 0
+    assert "4711" not in d.text
+    assert gates.posts[0]["answer"] == {"pw": ["the old one"]}
 
 
 @pytest.mark.parametrize("typed, expected", [(b"/n\n", {"decision": "reject"}), (b"/a\n", {"decision": "abort"}), (b"/n too\n", {"decision": "answer", "answer": {"pw": ["/n too"]}})])
@@ -509,6 +575,42 @@ def test_an_interrupt_at_the_prompt_detaches_and_leaves_the_terminal_as_it_was(f
     assert d.echoes()
     assert d.finish() == 130
     assert gates.posts == []
+
+
+def two_gates_of_which_the_newer_is_settled(fake, gates):
+    gates.add(make_gate())
+    gates.add(make_gate(OTHER))
+    gates.settle(OTHER, "approved")
+    fake.events = [make_event(1, "gate.blocked", {"gate": GATE, "kind": "command"}), make_event(2, "gate.blocked", {"gate": OTHER, "kind": "command"}),
+                   make_event(3, "gate.approved", {"gate": OTHER, "decision": {"decision": "approve", "actor": "user:ann"}})]
+
+
+def test_when_the_newer_of_two_gates_is_settled_run_ends_with_the_older_ones_id(fake, gates, signalbox):
+    two_gates_of_which_the_newer_is_settled(fake, gates)
+    fake.settle("WAITING")
+    r = signalbox("run", "--repo", "-", "x")
+    assert r.returncode == 9 and r.stdout.splitlines()[0] == GATE
+
+
+def test_run_asks_the_server_for_the_gate_that_no_event_told_of(fake, gates, signalbox):
+    fake.events = [make_event(1, "task.waiting", {})]
+    fake.settle("WAITING")
+    gates.add(make_gate())
+    r = signalbox("run", "--repo", "-", "x")
+    assert r.returncode == 9 and r.stdout.splitlines()[0] == GATE
+
+
+def test_an_interrupt_tells_of_the_older_gate_when_the_newer_one_is_settled(fake, gates, environment, room):
+    story = Story(fake, gates)
+    two_gates_of_which_the_newer_is_settled(fake, gates)
+    fake.tasks[TASK_ID].update(status="RUNNING", last_seq=3)
+    with subprocess.Popen([PROGRAM, "run", "--repo", "-", "x"], env=environment, cwd=os.path.join(room, "work"), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        shown = next((line for line in child.stderr if "user:ann" in line), None)
+        child.send_signal(signal.SIGINT)
+        said = child.stderr.read()
+        assert child.wait(DEADLINE) == 130 and shown
+    story.end_stream()
+    assert "the task waits for you" in said and "signalbox gates " + GATE in said
 
 
 def test_several_gates_are_asked_one_after_the_other(fake, gates, desk):

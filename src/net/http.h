@@ -158,6 +158,7 @@ void reply_headers_free(struct reply_header *h);
 enum MHD_Result request_on_access(void *listener, struct MHD_Connection *c, const char *url, const char *method, const char *version,
 	const char *data, size_t *len, void **state);
 void request_on_completed(void *listener, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode why);
+void request_free(struct http_request *r);
 
 bool request_take(struct http_request *r, const char *data, size_t n); /* a piece of a body; false: the connection is to be cut */
 void request_whole(struct http_request *r); /* the body is there: the handler, and an answer in any case */
@@ -183,9 +184,10 @@ void reply_head_write(struct http_request *r, int status, const char *content_ty
 void reply_queue(struct http_request *r, int status, const char *content_type, struct MHD_Response *taken);
 
 /* later.c */
-enum later_phase { LATER_ASKED, LATER_SLEEPS, LATER_WOKEN };
+enum later_phase { LATER_ASKED, LATER_SLEEPS, LATER_WOKEN, LATER_LEFT };
 bool later_waits(struct http_request *r); /* after its handler, and when MHD calls again; false: it was woken, and is answered now */
 void later_answer(struct http_request *r);
+bool later_keeps(struct http_request *r); /* the connection has ended; true: the wake is still to come, and frees the request */
 void laters_await(struct http_server *s); /* with s->stopping set: until all are woken, and from now on none is suspended */
 
 /* stream_loop.c; NULL is fine */

@@ -3,6 +3,7 @@
  *
  *   ASKED --the handler has returned, MHD has had a turn--> SLEEPS --wake: resume--> WOKEN --> answered
  *   ASKED --wake-------------------------------------------------------------------> WOKEN --> answered by the handler's thread, never suspended
+ *   ASKED --the client has gone, MHD closes------------------------------------------> LEFT --wake--> freed
  *
  * A client that goes away in between is noticed after the wake; so the request lives until then.  MHD does with a resumed connection what it had last
  * made up its mind to do.  Suspended by the handler's first call that is to read, and a client that has closed its half meanwhile, and listens still, would
@@ -59,11 +60,21 @@ void later_answer(struct http_request *r)
 	r->later->answer(r, r->later_state);
 }
 
+/* In the turn that MHD has before the suspension it may find that the client has gone; whoever shall wake us has our state still. */
+bool later_keeps(struct http_request *r)
+{
+	int asked = LATER_ASKED;
+	return r->later && atomic_compare_exchange_strong(&r->later_phase, &asked, LATER_LEFT);
+}
+
 void http_later_wake(struct http_request *r)
 {
 	struct http_server *s = r->server;
-	if (atomic_exchange(&r->later_phase, LATER_WOKEN) == LATER_SLEEPS)
+	int before = atomic_exchange(&r->later_phase, LATER_WOKEN);
+	if (before == LATER_SLEEPS)
 		MHD_resume_connection(r->connection); /* from here on it may be gone */
+	else if (before == LATER_LEFT)
+		request_free(r);
 	pthread_mutex_lock(&s->laters_lock);
 	s->laters--;
 	if (s->laters_staying || atomic_load(&s->stopping))

@@ -40,7 +40,7 @@ void reply_headers_free(struct reply_header *h)
 	}
 }
 
-static void request_free(struct http_request *r)
+void request_free(struct http_request *r)
 {
 	if (r->ws)
 		ws_abandon(r->ws);
@@ -70,7 +70,8 @@ void request_on_completed(void *listener, struct MHD_Connection *c, void **state
 	struct http_request *r = *state;
 	if (r) {
 		pace_set(r->client, PACE_HEAD); /* the next one's */
-		request_free(r);
+		if (!later_keeps(r))
+			request_free(r);
 	}
 	*state = NULL;
 }

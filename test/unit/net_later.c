@@ -1,6 +1,7 @@
 /* Answers that wait without a thread: woken at any moment, left by their clients, waited for by a server that stops. */
 #include "net_site.h"
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #define CLIENTS 48
@@ -11,7 +12,7 @@ struct fixture {
 	pthread_mutex_t lock; /* guards from here */
 	pthread_cond_t changed;
 	struct waiter *waiting;
-	int asked, freed;
+	int asked, freed, freed_asleep;
 	bool by_itself; /* a thread wakes whoever waits, at once */
 	bool said_all;	/* the client has closed its half */
 	bool over;
@@ -23,6 +24,7 @@ struct waiter {
 	struct fixture *f;
 	struct http_request *request;
 	struct waiter *next;
+	bool woken; /* with the fixture's lock */
 };
 
 static void waiter_answer(struct http_request *r, void *state)
@@ -37,14 +39,23 @@ static void waiter_free(void *state)
 {
 	struct waiter *w = state;
 	struct fixture *f = w->f;
-	free(w);
 	pthread_mutex_lock(&f->lock);
+	f->freed_asleep += !w->woken;
+	free(w);
 	f->freed++;
 	pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->lock);
 }
 
 static const struct http_later_ops later = { waiter_answer, waiter_free };
+
+static void end_of_words(struct fixture *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->said_all = true;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+}
 
 static void await_end_of_words(struct fixture *f)
 {
@@ -60,7 +71,7 @@ static void handle_wait(struct http_request *r, void *ctx)
 	struct waiter *w = NEW(struct waiter);
 	if (http_query(r, "half"))
 		await_end_of_words(f);
-	*w = (struct waiter){ .f = f, .request = r };
+	*w = (struct waiter){ .f = f, .request = r, .woken = http_query(r, "now") != NULL };
 	http_later(r, &later, w);
 	if (http_query(r, "now")) {
 		http_later_wake(r);
@@ -90,6 +101,8 @@ static struct waiter *take_all(struct fixture *f)
 {
 	struct waiter *list = f->waiting;
 	f->waiting = NULL;
+	for (struct waiter *w = list; w; w = w->next)
+		w->woken = true;
 	return list;
 }
 
@@ -234,6 +247,37 @@ static void a_client_that_hung_up_leaves_nothing_behind(void **state)
 	expect(&f->site, "GET /plain HTTP/1.1\r\n" HEAD_END, 200, "plain");
 }
 
+static void *ask_and_go(void *arg)
+{
+	struct fixture *f = arg;
+	for (int i = 0; i < REQUESTS_EACH; i++) {
+		AUTO_CLOSE int fd = dial(&f->site);
+		say(fd, "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+		if (i % 3)
+			sched_yield();
+	}
+	return NULL;
+}
+
+/* At any moment, also in the turn that MHD has before the connection is suspended. */
+static void a_client_that_hangs_up_at_any_moment_is_freed_by_the_wake(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t clients[CLIENTS];
+	wake_by_itself(f);
+	for (int i = 0; i < CLIENTS; i++)
+		assert_int_equal(pthread_create(&clients[i], NULL, ask_and_go, f), 0);
+	for (int i = 0; i < CLIENTS; i++)
+		pthread_join(clients[i], NULL);
+	expect(&f->site, "GET /plain HTTP/1.1\r\n" HEAD_END, 200, "plain");
+	pthread_mutex_lock(&f->lock);
+	while (f->freed < f->asked)
+		pthread_cond_wait(&f->changed, &f->lock);
+	int asleep = f->freed_asleep;
+	pthread_mutex_unlock(&f->lock);
+	assert_int_equal(asleep, 0);
+}
+
 /* As many clients do that are a pipe: printf .. | nc -N */
 static void a_client_that_closed_its_half_hears_its_answer(void **state)
 {
@@ -242,10 +286,7 @@ static void a_client_that_closed_its_half_hears_its_answer(void **state)
 	AUTO_CLOSE int fd = dial(&f->site);
 	say(fd, "GET /wait?half HTTP/1.1\r\nHost: x\r\n\r\n");
 	assert_int_equal(shutdown(fd, SHUT_WR), 0);
-	pthread_mutex_lock(&f->lock);
-	f->said_all = true;
-	pthread_cond_broadcast(&f->changed);
-	pthread_mutex_unlock(&f->lock);
+	end_of_words(f);
 	await(f, &f->asked, 1);
 	wake_by_itself(f);
 	assert_true(hear(fd, &in, "woken"));
@@ -315,6 +356,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_waiting_answer_holds_no_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(wakes_at_any_moment_answer_everybody_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_hung_up_leaves_nothing_behind, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_client_that_hangs_up_at_any_moment_is_freed_by_the_wake, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_closed_its_half_hears_its_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(clients_that_close_their_half_while_their_answers_wait_hear_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_server_that_stops_waits_for_the_wakes_and_frees_all, setup, teardown),

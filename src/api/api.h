@@ -45,8 +45,8 @@ const char *api_scope_name(unsigned scope);
 struct caller api_caller(const struct http_request *r); /* as authorised; its texts live as long as the request */
 const char *api_bearer(const struct http_request *r); /* the token of the Authorization header, or NULL */
 
-/* Resolves {task} (and ?repo=); answers the error itself and returns false. */
 bool api_has_no_words(struct http_request *r); /* a body that says nothing; else the refusal is the answer */
+/* Resolves {task} (and ?repo=); answers the error itself and returns false. */
 bool api_task_id(struct http_request *r, struct api *a, char ret_id[27]);
 /* A suspended reply that is one JSON document, given when `ready` says so; see wait.c. */
 void api_wait_task(struct http_request *r, void *ctx);

@@ -359,15 +359,18 @@ enum err_code file_open_beneath(int dirfd, const char *rel, int flags, int *ret_
 
 enum err_code file_mkdirs(const char *path, mode_t mode, struct error *e)
 {
-	AUTO_FREE char *part = mem_strdup(path);
-	bool from_the_top = mkdir(path, mode) < 0 && errno == ENOENT;
+	int rc = mkdir(path, mode);
 
-	for (char *slash = part; from_the_top && (slash = strchr(slash + 1, '/')); *slash = '/') {
-		*slash = 0;
-		if (mkdir(part, mode) < 0 && errno != EEXIST)
-			return error_errno(e, "create directory '%s'", part);
+	if (rc < 0 && errno == ENOENT) { /* from the top */
+		AUTO_FREE char *part = mem_strdup(path);
+		for (char *slash = part; (slash = strchr(slash + 1, '/')); *slash = '/') {
+			*slash = 0;
+			if (mkdir(part, mode) < 0 && errno != EEXIST)
+				return error_errno(e, "create directory '%s'", part);
+		}
+		rc = mkdir(path, mode);
 	}
-	if (mkdir(path, mode) < 0 && errno != EEXIST)
+	if (rc < 0 && errno != EEXIST)
 		return error_errno(e, "create directory '%s'", path);
 	if (file_is_dir(path))
 		return ERR_OK;

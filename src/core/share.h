@@ -10,5 +10,5 @@ void shares_stop(struct core *c);
 void shares_count(struct core *c); /* each tick */
 /* One more task of this project is submitted; the count is at most a tick old. */
 MUST_USE enum err_code share_take_queued(struct core *c, const char *project, struct error *e);
-void share_leave_queue(struct core *c, const char *project); /* one was claimed */
+void share_leave_queue(struct core *c, const char *project); /* one was claimed, or no task came of what was taken */
 MUST_USE enum err_code share_check_uploads(struct core *c, struct caller by, int64_t coming, struct error *e); /* coming: that are not on the list yet */

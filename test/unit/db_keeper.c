@@ -20,16 +20,7 @@ static const struct db_migration migrations[] = {
 
 static int setup(void **state)
 {
-	*state = NEW(struct db_site);
-	db_site_make(*state, migrations);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	db_site_remove(*state);
-	free(*state);
-	return 0;
+	return db_site_setup(state, migrations);
 }
 
 static enum err_code op_blob(struct db_conn *c, void *arg, struct error *e)
@@ -219,9 +210,9 @@ static void who_writes_faster_than_the_disk_takes_it_waits_at_the_limit(void **s
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_log_that_is_written_on_and_on_is_begun_anew, setup, teardown),
-		cmocka_unit_test_setup_teardown(who_reads_an_old_moment_keeps_the_log_and_stops_nobody, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_a_failed_write_left_in_the_log_does_not_spoil_what_another_program_writes_there, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_log_that_is_written_on_and_on_is_begun_anew, setup, db_site_teardown),
+		cmocka_unit_test_setup_teardown(who_reads_an_old_moment_keeps_the_log_and_stops_nobody, setup, db_site_teardown),
+		cmocka_unit_test_setup_teardown(what_a_failed_write_left_in_the_log_does_not_spoil_what_another_program_writes_there, setup, db_site_teardown),
 		cmocka_unit_test(who_writes_faster_than_the_disk_takes_it_waits_at_the_limit),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,18 +23,7 @@ static const struct db_migration migrations[] = {
 
 static int setup(void **state)
 {
-	struct db_site *f = NEW(struct db_site);
-	db_site_make(f, migrations);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct db_site *f = *state;
-	db_site_remove(f);
-	free(f);
-	return 0;
+	return db_site_setup(state, migrations);
 }
 
 struct ask { const char *sql; int64_t arg, n; char *text; };
@@ -524,7 +513,7 @@ static void what_was_acknowledged_survives_kill_9(void **state)
 	free(check.text);
 }
 
-#define WITH_DB(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH_DB(test) cmocka_unit_test_setup_teardown(test, setup, db_site_teardown)
 
 int main(void)
 {

@@ -2,6 +2,7 @@
 #pragma once
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/mem.h"
 #include "db/db.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,4 +41,19 @@ static void db_site_remove(struct db_site *s)
 	free(s->dir);
 	free(s->path);
 	free(s->log);
+}
+
+/* A test's whole state, where it is a database and nothing more. */
+static inline int db_site_setup(void **state, const struct db_migration *first)
+{
+	*state = NEW(struct db_site);
+	db_site_make(*state, first);
+	return 0;
+}
+
+static inline int db_site_teardown(void **state)
+{
+	db_site_remove(*state);
+	free(*state);
+	return 0;
 }

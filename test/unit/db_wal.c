@@ -20,16 +20,7 @@ static const struct db_migration migrations[] = {
 
 static int setup(void **state)
 {
-	*state = NEW(struct db_site);
-	db_site_make(*state, migrations);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	db_site_remove(*state);
-	free(*state);
-	return 0;
+	return db_site_setup(state, migrations);
 }
 
 static enum err_code op_row(struct db_conn *c, void *arg, struct error *e)
@@ -138,9 +129,9 @@ static void a_disk_without_room_to_grow_takes_each_commit_that_fits(void **state
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(many_commits_find_room_in_the_log, setup, teardown),
-		cmocka_unit_test_setup_teardown(all_rows_are_found_in_a_log_that_ends_in_zeros, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_disk_without_room_to_grow_takes_each_commit_that_fits, setup, teardown),
+		cmocka_unit_test_setup_teardown(many_commits_find_room_in_the_log, setup, db_site_teardown),
+		cmocka_unit_test_setup_teardown(all_rows_are_found_in_a_log_that_ends_in_zeros, setup, db_site_teardown),
+		cmocka_unit_test_setup_teardown(a_disk_without_room_to_grow_takes_each_commit_that_fits, setup, db_site_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -204,6 +204,19 @@ static void a_waiting_answer_holds_no_thread(void **state)
 	assert_int_equal(f->answered, CLIENTS);
 }
 
+/* Each as a thread of its own; one that has something to return has failed. */
+static void run_clients(struct fixture *f, void *(*client)(void *f))
+{
+	pthread_t threads[CLIENTS];
+	for (int i = 0; i < CLIENTS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, client, f), 0);
+	for (int i = 0; i < CLIENTS; i++) {
+		void *failed = NULL;
+		pthread_join(threads[i], &failed);
+		assert_null(failed);
+	}
+}
+
 static void *ask_again_and_again(void *arg)
 {
 	struct fixture *f = arg;
@@ -220,15 +233,8 @@ static void *ask_again_and_again(void *arg)
 static void wakes_at_any_moment_answer_everybody_once(void **state)
 {
 	struct fixture *f = *state;
-	pthread_t clients[CLIENTS];
 	wake_by_itself(f);
-	for (int i = 0; i < CLIENTS; i++)
-		assert_int_equal(pthread_create(&clients[i], NULL, ask_again_and_again, f), 0);
-	for (int i = 0; i < CLIENTS; i++) {
-		void *failed = NULL;
-		pthread_join(clients[i], &failed);
-		assert_null(failed);
-	}
+	run_clients(f, ask_again_and_again);
 	assert_int_equal(f->answered, CLIENTS * REQUESTS_EACH);
 	await(f, &f->freed, CLIENTS * REQUESTS_EACH);
 }
@@ -263,12 +269,8 @@ static void *ask_and_go(void *arg)
 static void a_client_that_hangs_up_at_any_moment_is_freed_by_the_wake(void **state)
 {
 	struct fixture *f = *state;
-	pthread_t clients[CLIENTS];
 	wake_by_itself(f);
-	for (int i = 0; i < CLIENTS; i++)
-		assert_int_equal(pthread_create(&clients[i], NULL, ask_and_go, f), 0);
-	for (int i = 0; i < CLIENTS; i++)
-		pthread_join(clients[i], NULL);
+	run_clients(f, ask_and_go);
 	expect(&f->site, "GET /plain HTTP/1.1\r\n" HEAD_END, 200, "plain");
 	pthread_mutex_lock(&f->lock);
 	while (f->freed < f->asked)
